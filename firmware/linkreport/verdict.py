@@ -67,4 +67,4 @@ def _confidence(states, layer):
             return 90
         if state == DOWN:
             return 80
-    return 100 if layer == 1 or layer == DEVICE else 50
+    return 100 if layer in (1, DEVICE) else 50

@@ -1,0 +1,1 @@
+"""The IT staff's tool: inventory, gateway, collect, store, ledger."""

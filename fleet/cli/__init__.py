@@ -1,0 +1,114 @@
+"""The command `netzpuls <noun> <verb>`.
+
+Each noun lives with the code that does its work and is imported when it is called, so
+that a monitoring check does not wait for the provisioning desk to load.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from importlib import metadata
+from types import FrameType
+
+import click
+
+from fleet.cli.output import print_document, progress
+from fleet.errors import NetzpulsError
+
+# noun: (where it lives, what it is for)
+NOUNS = {
+    "board": ("provisioning.cli:board", "Flash, enrol and list boards."),
+    "gateway": ("fleet.cli.gateway:gateway", "Prepare and run a site's gateway."),
+    "fleet": ("fleet.cli.fleet:fleet", "Collect reports; show uptime and outages."),
+    "lab": ("hil.cli:lab", "Virtual boards, for trying and for tests."),
+    "demo": ("hil.demo:demo", "The whole way, from blank boards to a line of uptime."),
+}
+
+EXIT_INTERRUPTED = 130
+
+
+class _Nouns(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in NOUNS:
+            return None
+        module, name = NOUNS[cmd_name][0].split(":")
+        command = getattr(importlib.import_module(module), name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Nouns"):
+            formatter.write_dl([(noun, text) for noun, (_, text) in NOUNS.items()])
+
+
+@click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("netzpuls"), prog_name="netzpuls")
+def cli() -> None:
+    """Know, room by room, whether a city's WLAN and broadband work, and prove it.
+
+    Exit codes: 0 good, 1 some or all targets failed, 2 usage or configuration,
+    3 bench or board unavailable, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with the code that the outcome calls for."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # A terminated command cleans up as an interrupted one does.
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_run(arguments))
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    try:
+        code = cli.main(arguments, prog_name="netzpuls", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except NetzpulsError as error:
+        return _say(error, as_json)
+    except click.ClickException as error:
+        usage = NetzpulsError(error.format_message(), hint=_usage_hint(error))
+        usage.code, usage.exit_code = "usage", 2
+        return _say(usage, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        interrupted = NetzpulsError("interrupted")
+        interrupted.code, interrupted.exit_code = "interrupted", EXIT_INTERRUPTED
+        return _say(interrupted, as_json)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`); nothing is left to tell it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if os.environ.get("NETZPULS_TRACEBACK"):
+            traceback.print_exc()
+        defect = NetzpulsError(
+            f"a defect in netzpuls: {type(error).__name__}: {error}",
+            hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
+        )
+        defect.code = "defect"
+        return _say(defect, as_json)
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see {context.command_path} --help" if context else "see netzpuls --help"
+
+
+def _say(error: NetzpulsError, as_json: bool) -> int:
+    if as_json:
+        print_document(error.document())
+    else:
+        progress.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
+        if error.hint:
+            progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
+    return error.exit_code

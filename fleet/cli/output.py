@@ -1,0 +1,47 @@
+"""How every command speaks: one JSON document on stdout, or human text.
+
+Results go to stdout; progress, warnings and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+progress = Console(stderr=True, highlight=False)
+result = Console(highlight=False)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document on stdout, errors included."
+)
+city_option = click.option(
+    "--city",
+    "city",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    envvar="NETZPULS_CITY",
+    show_default="this folder, or $NETZPULS_CITY",
+    help="Folder with inventory.toml and registry.toml.",
+)
+
+
+def emit(document: Mapping[str, Any], render: Callable[[], None], as_json: bool) -> None:
+    """Print a result: `document` as JSON with `"ok": true`, or whatever `render` prints."""
+    if as_json:
+        print_document({"ok": True} | dict(document))
+    else:
+        render()
+
+
+def print_document(document: Mapping[str, Any]) -> None:
+    """Print one JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    sys.stdout.flush()

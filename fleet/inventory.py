@@ -1,0 +1,365 @@
+"""The inventory: what a city has, written by people; and the registry of its boards.
+
+A city's folder holds
+
+    inventory.toml   city, districts, sites, rooms, WLANs, gateways (see docs/inventory.md)
+    registry.toml    the boards; written by `netzpuls board`, read by people and git
+    ca.pem, boards/  public certificates
+    secrets/         mode 0700, never in git: CA key, WLAN keys, report keys
+    store/           what was collected
+
+Unknown keys are errors: a mistyped threshold must not be a threshold that is ignored.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import ValidationError as _ValidationError
+
+from fleet.errors import ConfigurationError, UsageError
+
+INVENTORY_FILE = "inventory.toml"
+REGISTRY_FILE = "registry.toml"
+SECRETS_FOLDER = "secrets"
+
+# An id becomes a certificate's CN and part of a topic: a "/" or "+" there would widen the
+# broker's access rules.
+Id = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+BoardId = Annotated[str, StringConstraints(pattern=r"^np-[0-9a-f]{12}$")]
+Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Milliseconds = Annotated[int, Field(ge=1, le=60_000)]
+Role = Literal["classroom-sensor", "ap-monitor"]
+Security = Literal["open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"]
+
+
+def _ssid(text: str) -> str:
+    if not 1 <= len(text.encode()) <= 32:
+        raise ValueError("an SSID has 1 to 32 bytes")
+    return text
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"no time zone {name!r} on this machine") from error
+    return name
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class City(_Table):
+    """The city itself."""
+
+    id: Id
+    name: str
+    timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/Berlin"
+
+
+class ResolverTarget(_Table):
+    """A name that every resolver must answer with one known address."""
+
+    name: str
+    address: str
+
+
+class InternetTarget(_Table):
+    """An HTTP server beyond the site's line that answers 204."""
+
+    address: str
+    port: Port = 80
+    host: str
+    path: Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] = "/generate_204"
+
+
+class Thresholds(_Table):
+    """Where `up` ends and `degraded` begins."""
+
+    rssi_dbm: Annotated[int, Field(ge=-100, le=-20)] = -75
+    gateway_loss_percent: Annotated[int, Field(ge=1, le=100)] = 20
+    gateway_rtt_ms: Milliseconds = 100
+    resolver_ms: Milliseconds = 500
+    internet_ms: Milliseconds = 1000
+
+
+class Measurement(_Table):
+    """What every board measures and how often."""
+
+    period_s: Annotated[int, Field(ge=1, le=3600)] = 60
+    resolver: ResolverTarget
+    internet: InternetTarget
+    thresholds: Thresholds = Thresholds()
+    deadline_ms: dict[str, Milliseconds] = {}
+
+
+class Wlan(_Table):
+    """A WLAN that boards join; its key stands in secrets/wlan.toml under the same id."""
+
+    ssid: Annotated[str, AfterValidator(_ssid)]
+    security: Security = "wpa2-psk"
+
+
+class District(_Table):
+    """A part of the city."""
+
+    name: str
+
+
+class Jump(_Table):
+    """A host that SSH passes through on its way to gateways."""
+
+    host: str
+    ssh_port: Port = 22
+    user: str
+    host_key: str | None = None
+
+
+class Gateway(_Table):
+    """A host at a site: broker and collector for the boards there."""
+
+    host: str
+    ssh_port: Port = 22
+    user: str = "netzpuls"
+    host_key: str | None = None
+    identity_file: str | None = None
+    jump: Id | None = None
+    command: str = "netzpuls"
+    data_dir: str = "/var/lib/netzpuls"
+    broker_host: str
+    broker_port: Port = 8883
+
+
+class Site(_Table):
+    """A school or a hotspot: one line to the internet, with rooms or spots."""
+
+    name: str
+    kind: Literal["school", "hotspot", "office"] = "school"
+    district: Id
+    gateway: Id
+    wlan: Id
+    rooms: Annotated[list[str], Field(min_length=1)]
+
+
+class Board(_Table):
+    """One board, as the registry knows it. Holds no secret."""
+
+    site: Id
+    room: str
+    role: Role
+    key_id: Annotated[int, Field(ge=1, le=65535)]
+    chip: str
+    mac: Mac
+    agent: str
+    enrolled: datetime
+    certificate_expires: datetime
+    revoked: datetime | None = None
+
+
+class _InventoryFile(_Table):
+    version: Literal[1]
+    city: City
+    measurement: Measurement
+    wlan: dict[Id, Wlan]
+    district: dict[Id, District]
+    gateway: dict[Id, Gateway]
+    site: dict[Id, Site]
+    jump: dict[Id, Jump] = {}
+
+
+class _RegistryFile(_Table):
+    version: Literal[1]
+    board: dict[BoardId, Board] = {}
+
+
+class Inventory:
+    """A city's inventory and registry, read and checked as one.
+
+    Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
+        `wlans`, `boards`; `city` and `measurement`.
+    """
+
+    def __init__(self, folder: Path, file: _InventoryFile, registry: _RegistryFile) -> None:
+        self.folder = folder
+        self.city = file.city
+        self.measurement = file.measurement
+        self.wlans: Mapping[str, Wlan] = file.wlan
+        self.districts: Mapping[str, District] = file.district
+        self.gateways: Mapping[str, Gateway] = file.gateway
+        self.jumps: Mapping[str, Jump] = file.jump
+        self.sites: Mapping[str, Site] = file.site
+        self.boards: Mapping[str, Board] = registry.board
+
+    @property
+    def secrets(self) -> Path:
+        """The folder that never goes into git."""
+        return self.folder / SECRETS_FOLDER
+
+    def site(self, site_id: str) -> Site:
+        """Return a site.
+
+        Raises: UsageError: the inventory has no such site.
+        """
+        try:
+            return self.sites[site_id]
+        except KeyError:
+            raise UsageError(
+                f"no site {site_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"sites there: {', '.join(sorted(self.sites)) or 'none'}",
+            ) from None
+
+    def room(self, site_id: str, room: str) -> str:
+        """Return the room's name if the site has it.
+
+        Raises: UsageError: no such site or room.
+        """
+        rooms = self.site(site_id).rooms
+        if room not in rooms:
+            raise UsageError(
+                f"site {site_id!r} has no room {room!r}",
+                hint=f"rooms there: {', '.join(rooms)}; add it to {INVENTORY_FILE} if it is new",
+            )
+        return room
+
+    def gateway(self, gateway_id: str) -> Gateway:
+        """Return a gateway.
+
+        Raises: UsageError: the inventory has no such gateway.
+        """
+        try:
+            return self.gateways[gateway_id]
+        except KeyError:
+            raise UsageError(
+                f"no gateway {gateway_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"gateways there: {', '.join(sorted(self.gateways)) or 'none'}",
+            ) from None
+
+    def boards_of_gateway(self, gateway_id: str) -> dict[str, Board]:
+        """Return the boards that report to a gateway and are not revoked."""
+        return {
+            board_id: board
+            for board_id, board in self.boards.items()
+            if self.sites[board.site].gateway == gateway_id and board.revoked is None
+        }
+
+
+def load(folder: Path) -> Inventory:
+    """Read and check a city's inventory and registry.
+
+    A missing registry is an empty one: the first board makes it.
+
+    Raises: ConfigurationError: a file is missing, is no TOML, has an unknown key or a wrong
+        value, or names something that is not there.
+    """
+    path = folder / INVENTORY_FILE
+    if not path.is_file():
+        raise ConfigurationError(
+            f"no {INVENTORY_FILE} in {folder}",
+            hint="name the city's folder with --city, or start from docs/inventory.example.toml",
+        )
+    file = _check(_InventoryFile, _read(path), path)
+    registry_path = folder / REGISTRY_FILE
+    registry = (
+        _check(_RegistryFile, _read(registry_path), registry_path)
+        if registry_path.exists()
+        else _RegistryFile(version=1)
+    )
+    faults = [*_dangling(file), *_dangling_boards(file, registry)]
+    if faults:
+        raise ConfigurationError(f"{path}: {faults[0]}", hint=_more(faults))
+    return Inventory(folder, file, registry)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        duplicate = re.search(r"Cannot (?:declare|overwrite)|twice|[Dd]uplicate", str(error))
+        what = "an id or key stands there twice" if duplicate else "it is not valid TOML"
+        raise ConfigurationError(
+            f"{path}: {what}: {error}", hint="mend the line named and run the command again"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not UTF-8: {error.reason}") from None
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+
+
+_File = TypeVar("_File", bound=_Table)
+
+
+def _check(model: type[_File], data: dict[str, Any], path: Path) -> _File:
+    try:
+        return model.model_validate(data)
+    except _ValidationError as error:
+        faults = [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors()]
+        raise ConfigurationError(f"{path}: {faults[0]}", hint=_more(faults)) from None
+
+
+def _fault(where: tuple[int | str, ...], kind: str, message: str) -> str:
+    place = ".".join(str(part) for part in where if part != "[key]")
+    if kind == "extra_forbidden":
+        return f"unknown key {place}"
+    if kind == "missing":
+        return f"{place} is missing"
+    return f"{place}: {message.removeprefix('Value error, ')}"
+
+
+def _more(faults: list[str]) -> str:
+    if len(faults) == 1:
+        return "mend it and run the command again"
+    return "and also: " + "; ".join(faults[1:6])
+
+
+def _dangling(file: _InventoryFile) -> list[str]:
+    faults = []
+    for site_id, site in file.site.items():
+        for kind, name, known in (
+            ("district", site.district, file.district),
+            ("gateway", site.gateway, file.gateway),
+            ("wlan", site.wlan, file.wlan),
+        ):
+            if name not in known:
+                faults.append(f"site.{site_id}.{kind}: there is no [{kind}.{name}]")
+        faults += [
+            f"site.{site_id}.rooms: {room!r} stands there twice"
+            for room, count in Counter(site.rooms).items()
+            if count > 1
+        ]
+    faults += [
+        f"gateway.{gateway_id}.jump: there is no [jump.{gateway.jump}]"
+        for gateway_id, gateway in file.gateway.items()
+        if gateway.jump is not None and gateway.jump not in file.jump
+    ]
+    for address in (file.measurement.resolver.address, file.measurement.internet.address):
+        try:
+            IPv4Address(address)
+        except ValueError:
+            faults.append(f"measurement: {address!r} is no IPv4 address")
+    return faults
+
+
+def _dangling_boards(file: _InventoryFile, registry: _RegistryFile) -> list[str]:
+    faults = []
+    for board_id, board in registry.board.items():
+        site = file.site.get(board.site)
+        if site is None:
+            faults.append(f"{REGISTRY_FILE}: board {board_id} is at an unknown site {board.site!r}")
+        elif board.room not in site.rooms:
+            faults.append(
+                f"{REGISTRY_FILE}: board {board_id} is in room {board.room!r}, "
+                f"which site {board.site!r} does not list"
+            )
+    return faults
