@@ -1,0 +1,83 @@
+# Netzpuls: every habit is one target. `make` alone lists them.
+# All that is fetched or built stays in .venv/ and .tools/; a second run needs no network.
+
+PYTHON ?= python3
+UV ?= uv
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+STUBS := .tools/stubs
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+PIP_LOCKED := $(PIP) install --require-hashes --no-build-isolation
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench lock clean
+
+help:  ## list what can be done
+	@echo "Netzpuls, for users:      make demo"
+	@echo "          for developers: make test"
+	@echo
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
+
+setup: $(STAMP)/project $(STAMP)/tools  ## fetch and install everything into .venv/ and .tools/
+
+demo: setup  ## six virtual boards, a cut line, a table: the whole way in about a minute
+	@$(BIN)/netzpuls demo
+
+test: check  ## set up, check and run all tests
+	@$(BIN)/pytest
+
+check: setup $(STAMP)/stubs  ## linter, format and types, host and board
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/mypy --config-file firmware/mypy.ini
+
+format: $(STAMP)/packages  ## let ruff fix and format the code
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+bench: setup  ## measure this machine, as JSON
+	@$(BIN)/python -m benchmarks
+
+lock:  ## renew requirements/*.lock from pyproject.toml (needs uv)
+	@./requirements/lock.sh $(UV)
+
+clean:  ## remove .venv/, .tools/ and caches
+	rm -rf .venv .tools .ruff_cache .hypothesis build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp stands for one finished step and depends on what the step was made from.
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Netzpuls needs Python 3.11 or newer; '$(PYTHON)' is missing or older" >&2; \
+	  echo "hint: name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: this Python cannot make virtual environments: the module ensurepip is missing" >&2; \
+	  echo "hint: sudo apt install python3-venv" >&2; exit 2; }
+	@echo "Making the virtual environment in $(VENV)/" >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+
+$(STAMP)/packages: requirements/build.lock requirements/dev.lock | $(BIN)/python
+	@echo "Installing the packages that requirements/dev.lock names (about half a minute)" >&2
+	@$(PIP_LOCKED) -r requirements/build.lock
+	@$(PIP_LOCKED) -r requirements/dev.lock
+	@mkdir -p $(@D) && touch $@
+
+# DIST_EXTRA_CONFIG keeps setuptools' notes out of the source tree.
+$(STAMP)/project: pyproject.toml $(STAMP)/packages
+	@printf '[egg_info]\negg_base = $(VENV)\n' > $(VENV)/build.cfg
+	@DIST_EXTRA_CONFIG=$(VENV)/build.cfg $(PIP) install --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMP)/tools: hil/tool.py fleet/tool.py $(STAMP)/project
+	@$(BIN)/python -m hil.tool
+	@touch $@
+
+# MicroPython's stubs shadow the standard library, so they stay out of the virtual environment.
+$(STAMP)/stubs: requirements/stubs.lock $(STAMP)/packages
+	@rm -rf $(STUBS)
+	@$(PIP) install --no-deps --require-hashes --target $(STUBS) -r requirements/stubs.lock
+	@touch $@

@@ -1,0 +1,1 @@
+"""Hardware in the loop without the hardware: virtual boards, their network, the demo."""
