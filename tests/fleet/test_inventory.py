@@ -1,0 +1,144 @@
+"""The inventory says what is wrong with it, and where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fleet import inventory
+from fleet.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """
+version = 1
+
+[city]
+id = "musterstadt"
+name = "Musterstadt"
+
+[measurement]
+resolver = {name = "probe.example", address = "203.0.113.80"}
+internet = {host = "probe.example", address = "203.0.113.80"}
+
+[wlan.school]
+ssid = "Schule"
+
+[district.mitte]
+name = "Mitte"
+
+[gateway.gw-mitte]
+host = "gw-mitte.example"
+broker_host = "10.1.0.2"
+
+[site.goethe-schule]
+name = "Goethe-Schule"
+district = "mitte"
+gateway = "gw-mitte"
+wlan = "school"
+rooms = ["101", "102"]
+"""
+
+BOARD = """
+version = 1
+
+[board.np-240ac4123456]
+site = "goethe-schule"
+room = "101"
+role = "classroom-sensor"
+key_id = 1
+chip = "ESP32"
+mac = "24:0a:c4:12:34:56"
+agent = "0.1.0"
+enrolled = 2026-11-22T07:00:00Z
+certificate_expires = 2036-11-22T07:00:00Z
+"""
+
+
+def _city(folder: Path, text: str, registry: str | None = None) -> Path:
+    (folder / "inventory.toml").write_text(text, encoding="utf-8")
+    if registry is not None:
+        (folder / "registry.toml").write_text(registry, encoding="utf-8")
+    return folder
+
+
+def test_a_good_inventory_with_its_boards(tmp_path: Path) -> None:
+    city = inventory.load(_city(tmp_path, GOOD, BOARD))
+    assert city.city.timezone == "Europe/Berlin"
+    assert city.measurement.thresholds.rssi_dbm == -75
+    assert city.room("goethe-schule", "102") == "102"
+    assert list(city.boards_of_gateway("gw-mitte")) == ["np-240ac4123456"]
+
+
+def test_revoked_boards_report_to_no_gateway(tmp_path: Path) -> None:
+    city = inventory.load(_city(tmp_path, GOOD, BOARD + "revoked = 2026-12-01T00:00:00Z\n"))
+    assert city.boards
+    assert city.boards_of_gateway("gw-mitte") == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('ssid = "Schule"', 'ssid = "Schule"\nsid = "x"', "unknown key wlan.school.sid"),
+        ('id = "musterstadt"\n', "", "city.id is missing"),
+        ("[district.mitte]", "[district.Mitte]", "district.Mitte"),
+        ("[district.mitte]", "[district.gate/way]", "not valid TOML"),
+        ('district = "mitte"', 'district = "nord"', "there is no [district.nord]"),
+        ('gateway = "gw-mitte"', 'gateway = "gw-x"', "there is no [gateway.gw-x]"),
+        ('wlan = "school"', 'wlan = "guest"', "there is no [wlan.guest]"),
+        ('["101", "102"]', '["101", "101"]', "'101' stands there twice"),
+        ('["101", "102"]', "[]", "site.goethe-schule.rooms"),
+        ("[wlan.school]", "[district.mitte]\n[wlan.school]", "stands there twice"),
+        ('ssid = "Schule"', "ssid = ", "not valid TOML"),
+        ('ssid = "Schule"', f'ssid = "{"ü" * 17}"', "an SSID has 1 to 32 bytes"),
+        ('"203.0.113.80"}', '"203.0.113.800"}', "no IPv4 address"),
+        ('name = "Musterstadt"', 'name = "M"\ntimezone = "Europe/Nowhere"', "no time zone"),
+        ("version = 1", "version = 2", "version"),
+    ],
+)
+def test_a_fault_is_named_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
+    assert old in GOOD
+    with pytest.raises(ConfigurationError) as caught:
+        inventory.load(_city(tmp_path, GOOD.replace(old, new)))
+    assert said in caught.value.message
+    assert "inventory.toml" in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('room = "101"', 'room = "999"', "which site 'goethe-schule' does not list"),
+        ('site = "goethe-schule"', 'site = "x"', "unknown site 'x'"),
+        ("np-240ac4123456", "np-a/b", "not valid TOML"),
+        ("np-240ac4123456", "np-240AC4123456", "registry.toml"),
+        ("key_id = 1", "key_id = 0", "key_id"),
+    ],
+)
+def test_a_fault_in_the_registry(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        inventory.load(_city(tmp_path, GOOD, BOARD.replace(old, new)))
+    assert said in caught.value.message
+
+
+def test_no_inventory_no_utf8(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="no inventory.toml"):
+        inventory.load(tmp_path)
+    (tmp_path / "inventory.toml").write_bytes(b"\xff")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        inventory.load(tmp_path)
+
+
+def test_unknown_names_are_answered_with_the_known_ones(tmp_path: Path) -> None:
+    city = inventory.load(_city(tmp_path, GOOD))
+    with pytest.raises(UsageError) as caught:
+        city.site("schiller")
+    assert "goethe-schule" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        city.room("goethe-schule", "7")
+    assert "101, 102" in caught.value.hint
+    with pytest.raises(UsageError) as caught:
+        city.gateway("gw")
+    assert "gw-mitte" in caught.value.hint
