@@ -1,0 +1,1 @@
+"""Measurements of this machine: each module prints one JSON document; `make bench` runs all."""
