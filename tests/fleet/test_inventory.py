@@ -124,7 +124,7 @@ def test_a_fault_in_the_registry(tmp_path: Path, old: str, new: str, said: str) 
 
 
 def test_no_inventory_no_utf8(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no inventory.toml"):
+    with pytest.raises(ConfigurationError, match=r"no inventory\.toml"):
         inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_bytes(b"\xff")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
