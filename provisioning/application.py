@@ -1,0 +1,205 @@
+"""The application image: MicroPython for the board, as micropython.org publishes it.
+
+One file holds boot loader, partition table and application, and starts at flash address
+0x1000 on the ESP32. Everything else that has to be known of the flash is read from its
+partition table.
+
+Source: ESP-IDF, "Partition Tables" and "Firmware Image Format".
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import operator
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.text import printable
+from provisioning.errors import ImageError
+
+CHIP = "ESP32"
+START = 0x1000
+OFFICIAL = "https://micropython.org/download/ESP32_GENERIC/"
+
+_TABLE_ADDRESS = 0x8000
+_TABLE_BYTES = 0xC00
+_ENTRY = struct.Struct("<2sBBII16sI")
+_ENTRY_MAGIC = b"\xaa\x50"
+_DIGEST_MAGIC = b"\xeb\xeb" + b"\xff" * 14
+_APPLICATION, _DATA = 0, 1
+_NVS = 2
+
+# The application's own description, at the start of its first segment.
+_DESCRIPTION = struct.Struct("<I12x32s32s")
+_DESCRIPTION_MAGIC = 0xABCD5432
+# What `netzpuls lab image` calls itself there.
+_STAND_IN = "netzpuls-stand-in"
+
+_HEADER_BYTES = 24
+_SEGMENT = struct.Struct("<II")
+_IMAGE_MAGIC = 0xE9
+_CHECKSUM_SEED = 0xEF
+_CHIP_IDS = {
+    0: "ESP32", 2: "ESP32-S2", 5: "ESP32-C3", 9: "ESP32-S3", 12: "ESP32-C2", 13: "ESP32-C6",
+    16: "ESP32-H2", 18: "ESP32-P4", 23: "ESP32-C5",
+}  # fmt: skip
+_HINT = f"get ESP32_GENERIC (the .bin, not the .app-bin) from {OFFICIAL}"
+
+
+@dataclass(frozen=True)
+class Partition:
+    """One line of the partition table; `offset` and `size` in bytes."""
+
+    label: str
+    type: int
+    subtype: int
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Application:
+    """A checked application image.
+
+    Attributes:
+        version: what it says of itself, "" if nothing.
+        stand_in: it only starts on virtual boards.
+    """
+
+    path: Path
+    content: bytes
+    sha256: str
+    version: str
+    stand_in: bool
+    file_system: Partition
+    settings: Partition
+
+    @property
+    def end(self) -> int:
+        """The flash address behind the image."""
+        return START + len(self.content)
+
+    @property
+    def flash_bytes(self) -> int:
+        """How much flash a board needs."""
+        return self.file_system.offset + self.file_system.size
+
+
+def load(path: Path | None) -> Application:
+    """Read an application image and check all that can be checked without a board.
+
+    Raises: ImageError: none was given, it cannot be read, is damaged or for another chip.
+    """
+    if path is None:
+        raise ImageError(
+            "no MicroPython image given",
+            hint=f"real board: {_HINT}; virtual board: make a stand-in with "
+            "`netzpuls lab image FILE`; then add --micropython FILE",
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"cannot read the MicroPython image {path}: {error.strerror}", hint=_HINT
+        ) from None
+    try:
+        return _parse(path, content)
+    except _DamagedError as damage:
+        raise ImageError(f"{path} cannot be flashed: {damage}", hint=_HINT) from None
+
+
+class _DamagedError(Exception):
+    """What is wrong with an image, in words that follow "cannot be flashed: "."""
+
+
+def _parse(path: Path, content: bytes) -> Application:
+    _check_firmware(content, START, "boot loader")
+    partitions = _partitions(content)
+    applications = [p for p in partitions if p.type == _APPLICATION]
+    if not applications:
+        raise _DamagedError("its partition table names no application")
+    _check_firmware(content, applications[0].offset, "application")
+    file_system = next((p for p in partitions if p.label == "vfs"), None)
+    settings = next((p for p in partitions if (p.type, p.subtype) == (_DATA, _NVS)), None)
+    if file_system is None or settings is None:
+        raise _DamagedError("its partition table names no vfs or no nvs partition")
+    if START + len(content) > file_system.offset:
+        raise _DamagedError("it reaches into its own vfs partition")
+    project, version = _description(content, applications[0].offset)
+    return Application(
+        path=path,
+        content=content,
+        sha256=hashlib.sha256(content).hexdigest(),
+        version=version,
+        stand_in=project == _STAND_IN,
+        file_system=file_system,
+        settings=settings,
+    )
+
+
+def _partitions(content: bytes) -> list[Partition]:
+    at = _TABLE_ADDRESS - START
+    table = content[at : at + _TABLE_BYTES]
+    partitions = []
+    for offset in range(0, len(table) - _ENTRY.size + 1, _ENTRY.size):
+        entry = table[offset : offset + _ENTRY.size]
+        if entry[:16] == _DIGEST_MAGIC:
+            # ESP-IDF calls for MD5 here; it guards against damage, not against attack.
+            if hashlib.md5(table[:offset], usedforsecurity=False).digest() != entry[16:]:
+                raise _DamagedError("its partition table is damaged")
+            break
+        if entry[:2] != _ENTRY_MAGIC:
+            break
+        _, kind, subtype, start, size, label, _ = _ENTRY.unpack(entry)
+        name = label.rstrip(b"\0").decode("ascii", "replace")
+        partitions.append(Partition(name, kind, subtype, start, size))
+    if not partitions:
+        raise _DamagedError(f"it holds no partition table at {_TABLE_ADDRESS:#x}")
+    return partitions
+
+
+def _description(content: bytes, address: int) -> tuple[str, str]:
+    """Return the project and the version that an application names."""
+    at = address - START + _HEADER_BYTES + _SEGMENT.size
+    if at + _DESCRIPTION.size > len(content):
+        return "", ""
+    magic, version, project = _DESCRIPTION.unpack_from(content, at)
+    if magic != _DESCRIPTION_MAGIC:
+        return "", ""
+    return _text(project), _text(version)
+
+
+def _text(field: bytes) -> str:
+    return printable(field.partition(b"\0")[0])
+
+
+def _check_firmware(content: bytes, address: int, what: str) -> None:
+    """Check one firmware image: chip, completeness, checksum and digest."""
+    image = content[address - START :]
+    if len(image) < _HEADER_BYTES or image[0] != _IMAGE_MAGIC:
+        raise _DamagedError(f"there is no {what} at {address:#x}")
+    (chip_id,) = struct.unpack_from("<H", image, 12)
+    if _CHIP_IDS.get(chip_id) != CHIP:
+        chip = _CHIP_IDS.get(chip_id, f"chip {chip_id}")
+        raise _DamagedError(f"its {what} is for {chip}, not {CHIP}")
+    end, checksum = _HEADER_BYTES, _CHECKSUM_SEED
+    has_digest = bool(image[23])
+    for _ in range(image[1]):
+        if end + _SEGMENT.size > len(image):
+            raise _DamagedError(f"its {what} is cut short")
+        _, size = _SEGMENT.unpack_from(image, end)
+        end += _SEGMENT.size
+        if not has_digest:
+            checksum = functools.reduce(operator.xor, image[end : end + size], checksum)
+        end += size
+    end += 16 - end % 16  # padded so that the checksum is the last byte of a 16-byte line
+    if end + 32 * has_digest > len(image):
+        raise _DamagedError(f"its {what} is cut short")
+    if has_digest:
+        is_whole = hashlib.sha256(image[:end]).digest() == image[end : end + 32]
+    else:
+        is_whole = checksum == image[end - 1]
+    if not is_whole:
+        raise _DamagedError(f"its {what} is damaged")

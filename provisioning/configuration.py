@@ -1,0 +1,108 @@
+"""A board's config.json: what the inventory says, put into the board's own words.
+
+The WLAN's key stands beside the inventory, in secrets/wlan.toml:
+
+    [key]
+    school = "the key of [wlan.school]"
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from typing import Any
+
+from fleet.errors import UsageError
+from fleet.inventory import Inventory, Role, Wlan
+from provisioning.errors import WlanKeyError
+
+VERSION = 1
+WLAN_FILE = "wlan.toml"
+
+_JOINABLE = ("open", "wpa2-psk", "wpa3-sae")
+# IEEE 802.11: a passphrase of 8 to 63 printable ASCII characters, or the key itself in hex.
+_WLAN_KEY = re.compile(r"[ -~]{8,63}|[0-9A-Fa-f]{64}")
+
+
+def configuration(
+    inventory: Inventory, *, board: str, key_id: int, site: str, role: Role, wlan_key: str
+) -> dict[str, Any]:
+    """Return what one board must know, as the agent reads it."""
+    place = inventory.site(site)
+    wlan = inventory.wlans[place.wlan]
+    gateway = inventory.gateway(place.gateway)
+    measurement = inventory.measurement
+    content: dict[str, Any] = {
+        "version": VERSION,
+        "board": board,
+        "key_id": key_id,
+        "role": role,
+        "period_s": measurement.period_s,
+        "wlan": {"ssid": wlan.ssid, "key": wlan_key, "security": wlan.security, "bssids": []},
+        "uplink": {
+            "host": gateway.broker_host,
+            "port": gateway.broker_port,
+            "server_name": place.gateway,
+        },
+        "resolver": measurement.resolver.model_dump(),
+        "internet": measurement.internet.model_dump(),
+        "thresholds": measurement.thresholds.model_dump(),
+    }
+    if measurement.deadline_ms:
+        content["deadline_ms"] = dict(measurement.deadline_ms)
+    return content
+
+
+def encode(content: dict[str, Any]) -> bytes:
+    """Return config.json: the same content gives the same bytes."""
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def wlan_key(inventory: Inventory, site: str) -> str:
+    """Return the key of a site's WLAN, "" for an open one.
+
+    Raises:
+        UsageError: boards cannot join this WLAN.
+        WlanKeyError: the key is not there, or cannot be one.
+    """
+    wlan_id = inventory.site(site).wlan
+    wlan = inventory.wlans[wlan_id]
+    if wlan.security not in _JOINABLE:
+        raise UsageError(
+            f"boards cannot join the WLAN {wlan_id!r} of site {site!r}: {wlan.security}",
+            hint="MicroPython on the ESP32 has no 802.1X; give the site a WLAN with a shared key",
+        )
+    if wlan.security == "open":
+        return ""
+    return _shared_key(inventory, wlan_id, wlan)
+
+
+def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:
+    path = inventory.secrets / WLAN_FILE
+    line = f'{wlan_id} = "the key of {wlan.ssid}"'
+    try:
+        keys = tomllib.loads(path.read_text(encoding="utf-8")).get("key", {})
+    except FileNotFoundError:
+        raise WlanKeyError(
+            f"no key for the WLAN {wlan_id!r}: there is no {path}",
+            hint=f"make that file (mode 600) with the lines: [key] and: {line}",
+        ) from None
+    except OSError as error:
+        raise WlanKeyError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        # What the parser says could quote the file.
+        raise WlanKeyError(
+            f"{path} is not valid TOML", hint=f"it should hold: [key] and lines like: {line}"
+        ) from None
+    key = keys.get(wlan_id) if isinstance(keys, dict) else None
+    if key is None:
+        raise WlanKeyError(
+            f"no key for the WLAN {wlan_id!r} in {path}", hint=f"add below [key]: {line}"
+        )
+    if not isinstance(key, str) or not _WLAN_KEY.fullmatch(key):
+        raise WlanKeyError(
+            f"the key of the WLAN {wlan_id!r} in {path} cannot be one",
+            hint="8 to 63 printable ASCII characters, or 64 hex digits, in quotes",
+        )
+    return key

@@ -1,0 +1,77 @@
+"""What can go wrong at the technician's desk."""
+
+from __future__ import annotations
+
+from fleet.errors import BenchError, ConfigurationError, NetzpulsError, UsageError
+
+
+class PortMissingError(BenchError):
+    """The serial port is not there."""
+
+    code = "port-missing"
+
+
+class PortBusyError(BenchError):
+    """Another program has the serial port."""
+
+    code = "port-busy"
+
+
+class PortDeniedError(BenchError):
+    """The user may not open the serial port, or it is no serial port."""
+
+    code = "port-denied"
+
+
+class BoardSilentError(BenchError):
+    """No board answers on the port."""
+
+    code = "board-silent"
+
+
+class ChipError(NetzpulsError):
+    """The board is not one that the image runs on: another chip, too little flash."""
+
+    code = "wrong-chip"
+
+
+class WriteError(NetzpulsError):
+    """The board was lost or refused while its flash was written."""
+
+    code = "write-failed"
+
+
+class VerifyError(NetzpulsError):
+    """The board's flash holds something else than what was written."""
+
+    code = "verify-failed"
+
+
+class SelfTestError(NetzpulsError):
+    """The board did not say that it is well."""
+
+    code = "self-test-failed"
+
+
+class ImageError(ConfigurationError):
+    """The application image is missing, damaged, or for another chip."""
+
+    code = "image"
+
+
+class WlanKeyError(ConfigurationError):
+    """The key of the site's WLAN is missing or cannot be one."""
+
+    code = "wlan-key"
+
+
+class ReassignError(UsageError):
+    """The registry has the board at another place, or as revoked."""
+
+    code = "board-elsewhere"
+
+
+class EnrolmentError(NetzpulsError):
+    """The board's files cannot be written into the city's folder."""
+
+    code = "enrolment-failed"

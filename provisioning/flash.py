@@ -1,0 +1,306 @@
+"""From a blank board to an enrolled one, in one esptool session.
+
+`plan` checks everything that can be checked before the board is touched; `flash_board`
+does it. Boards may be flashed side by side from threads of one process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import serial
+
+from fleet import authority, inventory
+from fleet.errors import NetzpulsError
+from fleet.inventory import Board, Inventory, Role
+from fleet.text import printable
+from provisioning import application, configuration, image, port, registry, selftest
+from provisioning.application import Application
+from provisioning.errors import ChipError, ReassignError
+from provisioning.session import Session
+
+BAUD = 921600
+SELF_TEST_S = 60.0
+REPORT_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class FlashRequest:
+    """What a technician asks for.
+
+    Attributes:
+        city: the city's folder.
+        port: a serial port, or a URL that pyserial understands.
+        image: the MicroPython application image.
+        reassign: take a board that the registry has elsewhere or as revoked.
+    """
+
+    city: Path
+    port: str
+    site: str
+    room: str
+    role: Role
+    image: Path | None
+    baud: int = BAUD
+    reassign: bool = False
+    self_test_s: float = SELF_TEST_S
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be written, as far as it is known before the board is."""
+
+    request: FlashRequest
+    inventory: Inventory
+    application: Application
+    files: dict[str, bytes]
+    wlan_key: str = field(repr=False)
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as `--json` prints it."""
+        vfs = self.application.file_system
+        site = self.inventory.site(self.request.site)
+        return {
+            "port": self.request.port,
+            "site": self.request.site,
+            "room": self.request.room,
+            "role": self.request.role,
+            "wlan": site.wlan,
+            "gateway": site.gateway,
+            "baud": self.request.baud,
+            "image": _image_document(self.application),
+            "write": [
+                {
+                    "what": "application",
+                    "address": application.START,
+                    "bytes": len(self.application.content),
+                },
+                {"what": "file system", "address": vfs.offset, "bytes": vfs.size},
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one board is.
+
+    Attributes:
+        board: its id, "" as long as it is not known.
+        stage: "connect", "prepare", "application", "file system", "self-test" or "enrol".
+        done_bytes: sent on the line, compressed; 0 where nothing is sent.
+        total_bytes: to be sent on the line, 0 where nothing is.
+    """
+
+    port: str
+    board: str
+    stage: str
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Flashed:
+    """A board that is enrolled.
+
+    Attributes:
+        seconds: duration by stage, and "total".
+        self_test: what the board said of itself.
+    """
+
+    port: str
+    board: str
+    entry: Board
+    application: Application
+    seconds: dict[str, float]
+    self_test: dict[str, Any]
+
+    def document(self) -> dict[str, Any]:
+        """Return the result as `--json` prints it."""
+        return {
+            "port": self.port,
+            "board": self.board,
+            **self.entry.model_dump(mode="json", exclude={"revoked"}),
+            "image": _image_document(self.application),
+            "seconds": self.seconds,
+            "self_test": self.self_test,
+        }
+
+
+def plan(request: FlashRequest) -> Plan:
+    """Check a request without touching the board.
+
+    Raises: NetzpulsError: with what is wrong and what to do.
+    """
+    city = inventory.load(request.city)
+    city.room(request.site, request.room)
+    wlan_key = configuration.wlan_key(city, request.site)
+    loaded = application.load(request.image)
+    files = image.agent_files()
+    port.check(request.port)
+    return Plan(request, city, loaded, files, wlan_key)
+
+
+def flash_board(
+    request: FlashRequest, on_progress: Callable[[Progress], None] = lambda _: None
+) -> Flashed:
+    """Flash, test and enrol one board. Safe to call from several threads for several ports.
+
+    Raises: NetzpulsError: with what happened to which board and what to do. The city's folder
+        is as it was, then.
+    """
+    return _Flashing(plan(request), on_progress).run()
+
+
+class _Flashing:
+    """One board's way through the stages."""
+
+    def __init__(self, planned: Plan, on_progress: Callable[[Progress], None]) -> None:
+        self._plan = planned
+        self._request = planned.request
+        self._on_progress = on_progress
+        self._board = ""
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> Flashed:
+        begin = time.monotonic()
+        line = port.open_port(self._request.port)
+        try:
+            entry, self_test = self._run(line)
+        except BaseException:
+            # Whatever is in its flash: a board is not left waiting in its boot loader.
+            with contextlib.suppress(NetzpulsError):
+                if port.has_reset_line(line):
+                    port.restart(line)
+            raise
+        finally:
+            line.close()
+        self._seconds["total"] = round(time.monotonic() - begin, 3)
+        return Flashed(
+            port=self._request.port,
+            board=self._board,
+            entry=entry,
+            application=self._plan.application,
+            seconds=self._seconds,
+            self_test=self_test,
+        )
+
+    def _run(self, line: serial.Serial) -> tuple[Board, dict[str, Any]]:
+        request, parts = self._request, self._plan.application
+        with contextlib.ExitStack() as stack:
+            with self._stage("connect"):
+                session = stack.enter_context(Session(line, request.baud))
+            self._board = "np-" + session.mac.replace(":", "")
+            with self._stage("prepare"):
+                key_id = self._key_id(session)
+                report_key = secrets.token_bytes(REPORT_KEY_BYTES)
+                ca = authority.ensure(request.city, self._plan.inventory.city.id)
+                identity = ca.issue_board(self._board)
+                enrolment = stack.enter_context(
+                    registry.Enrolment(
+                        request.city, self._board, key_id, report_key, identity.certificate_pem
+                    )
+                )
+                file_system = image.file_system(
+                    self._plan.files
+                    | self._configuration(key_id)
+                    | {
+                        "identity/ca.der": ca.certificate_der,
+                        "identity/board.der": identity.certificate_der,
+                        "identity/board.key.der": identity.key_der,
+                        "identity/report.key": report_key,
+                    },
+                    parts.file_system.size,
+                )
+            self._write(session, "application", application.START, parts.content)
+            # Settings of an earlier life would be taken for this one's.
+            if not application.START <= parts.settings.offset < parts.end:
+                session.erase(parts.settings.offset, parts.settings.size)
+            self._write(session, "file system", parts.file_system.offset, file_system)
+            with self._stage("self-test"):
+                port.restart(line)
+                hidden = (self._plan.wlan_key, report_key.hex())
+                self_test = selftest.read(line, self._board, request.self_test_s, hidden)
+            with self._stage("enrol"):
+                entry = Board(
+                    site=request.site,
+                    room=request.room,
+                    role=request.role,
+                    key_id=key_id,
+                    chip=session.chip,
+                    mac=session.mac,
+                    agent=str(self_test.get("agent", "")),
+                    enrolled=datetime.now(UTC).replace(microsecond=0),
+                    certificate_expires=identity.certificate.not_valid_after_utc,
+                )
+                enrolment.commit(entry)
+        return entry, self_test
+
+    def _key_id(self, session: Session) -> int:
+        """Return the next key's number if this board may be enrolled here.
+
+        Raises:
+            ChipError: the board has too little flash.
+            ReassignError: the registry has the board elsewhere, or as revoked.
+        """
+        request, needed = self._request, self._plan.application.flash_bytes
+        if session.flash_bytes < needed:
+            raise ChipError(
+                f"{self._board} on {request.port} has {session.flash_bytes // 1024} KiB of flash, "
+                f"the image needs {needed // 1024} KiB",
+                hint="take a board with at least 4 MB",
+            )
+        known = inventory.load(request.city).boards.get(self._board)
+        if known and not request.reassign:
+            if known.revoked:
+                raise ReassignError(
+                    f"{self._board} was revoked on {known.revoked:%Y-%m-%d}",
+                    hint="if it may report again, add --reassign",
+                )
+            if (known.site, known.room) != (request.site, request.room):
+                raise ReassignError(
+                    f"{self._board} is registered at {known.site}, {known.room}",
+                    hint=f"if it moves to {request.site}, {request.room}, add --reassign",
+                )
+        return registry.next_key_id(known)
+
+    def _configuration(self, key_id: int) -> dict[str, bytes]:
+        content = configuration.configuration(
+            self._plan.inventory,
+            board=self._board,
+            key_id=key_id,
+            site=self._request.site,
+            role=self._request.role,
+            wlan_key=self._plan.wlan_key,
+        )
+        return {"config.json": configuration.encode(content)}
+
+    def _write(self, session: Session, stage: str, address: int, content: bytes) -> None:
+        with self._stage(stage):
+            session.write(address, content, lambda done, total: self._say(stage, done, total))
+
+    @contextlib.contextmanager
+    def _stage(self, stage: str) -> Iterator[None]:
+        begin = time.monotonic()
+        self._say(stage)
+        yield
+        self._seconds[stage] = round(time.monotonic() - begin, 3)
+
+    def _say(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
+        self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
+
+
+def _image_document(loaded: Application) -> dict[str, Any]:
+    return {
+        "file": printable(loaded.path.name),
+        "bytes": len(loaded.content),
+        "sha256": loaded.sha256,
+        "version": loaded.version,
+        "stand_in": loaded.stand_in,
+    }

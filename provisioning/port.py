@@ -1,0 +1,125 @@
+"""The serial port: taken for one program at a time, and how a board behind it is restarted."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import termios
+import time
+from pathlib import Path
+
+import serial
+from serial.tools import list_ports
+
+from provisioning.errors import BoardSilentError, PortBusyError, PortDeniedError, PortMissingError
+
+CONSOLE_BAUD = 115200
+
+# Long enough for whoever drives the other end of a pty to see that it was closed.
+_CLOSED_S = 0.25
+
+
+def check(name: str) -> None:
+    """Check a port as far as that goes without opening it.
+
+    Opening would raise DTR and RTS, which restarts some boards.
+
+    Raises: PortMissingError, PortDeniedError: it is not there, or is not for this user.
+    """
+    if "://" in name:
+        return
+    path = Path(name)
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if error.errno == errno.EACCES:
+            raise _denied(name) from None
+        there = ", ".join(sorted(port.device for port in list_ports.comports()))
+        raise PortMissingError(
+            f"there is no port {name}",
+            hint=f"ports there: {there}" if there else "plug the board in: there is no serial port",
+        ) from None
+    if not stat.S_ISCHR(mode):
+        raise PortDeniedError(f"{name} is no serial port", hint="a port is like /dev/ttyUSB0")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise _denied(name)
+
+
+def open_port(name: str) -> serial.Serial:
+    """Open a port for this program alone.
+
+    Raises: PortMissingError, PortDeniedError, PortBusyError: as they say.
+    """
+    check(name)
+    try:
+        port = serial.serial_for_url(name, do_not_open=True, exclusive=True)
+        port.baudrate = CONSOLE_BAUD
+        port.open()
+    except serial.SerialException as error:
+        raise _cannot_open(name, error) from None
+    except (ValueError, OSError, termios.error) as error:
+        raise PortMissingError(f"cannot open the port {name}: {error}") from None
+    return port
+
+
+def restart(port: serial.Serial) -> None:
+    """Start the board behind an open port anew, listening at the console's speed.
+
+    A port without reset lines (a pty) starts its board by being closed.
+
+    Raises: BoardSilentError: the port went away.
+    """
+    try:
+        port.baudrate = CONSOLE_BAUD
+        if has_reset_line(port):
+            # Pulling EN low: RTS, with DTR released so that IO0 says "run".
+            port.dtr = False
+            port.rts = True
+            time.sleep(0.1)
+            port.reset_input_buffer()
+            port.rts = False
+        else:
+            port.close()
+            time.sleep(_CLOSED_S)
+            port.open()
+    except (OSError, termios.error) as error:
+        raise BoardSilentError(
+            f"the port {port.port} went away: {error}",
+            hint="plug the board in again and run the same command",
+        ) from None
+
+
+def has_reset_line(port: serial.Serial) -> bool:
+    """Tell whether DTR and RTS reach a board, as far as the port knows."""
+    if "://" in str(port.port):
+        return str(port.port).startswith("rfc2217:")
+    try:
+        fcntl.ioctl(port.fileno(), termios.TIOCMGET, bytes(4))
+    except OSError:
+        return False
+    return True
+
+
+def _denied(name: str) -> PortDeniedError:
+    return PortDeniedError(
+        f"you may not open the port {name}",
+        hint="sudo usermod -aG dialout $USER, then log in again",
+    )
+
+
+def _cannot_open(name: str, error: serial.SerialException) -> Exception:
+    if error.errno in (errno.EBUSY, errno.EWOULDBLOCK):
+        return PortBusyError(
+            f"the port {name} is in use by another program",
+            hint="close the terminal, mpremote or esptool that has it open",
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return _denied(name)
+    if error.errno == errno.ENOENT:
+        return PortMissingError(f"there is no port {name}", hint="plug the board in")
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    return PortMissingError(
+        f"cannot open the port {name}: {reason}", hint="is the board plugged in?"
+    )
