@@ -102,9 +102,12 @@ def test_openssh_itself_logs_in(tmp_path: Path, keys: tuple[str, str]) -> None:
     with SshServer(tmp_path / "sshd", public) as server:
         (tmp_path / "known").write_text(f"[{server.host}]:{server.port} {server.host_key}\n")
         answer = subprocess.run(
-            ["ssh", "-F", "none", "-i", identity, "-p", str(server.port)]
-            + ["-o", f"UserKnownHostsFile={tmp_path}/known", "-o", "StrictHostKeyChecking=yes"]
-            + ["-o", "BatchMode=yes", "-v", f"{server.user}@{server.host}", "echo in"],
+            [
+                *("ssh", "-F", "none", "-v", "-i", identity, "-p", str(server.port)),
+                *("-o", f"UserKnownHostsFile={tmp_path}/known"),
+                *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"),
+                *(f"{server.user}@{server.host}", "echo in"),
+            ],
             capture_output=True,
             text=True,
             timeout=30,
