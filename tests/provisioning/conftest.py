@@ -1,0 +1,72 @@
+"""A small city, and what a technician brings to the desk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hil.board.application import build_image
+
+# Must never be seen in output, logs, errors or process arguments.
+WLAN_KEY = "Geheim-Schulnetz-4711"
+
+INVENTORY = """\
+version = 1
+[city]
+id = "exampleville"
+name = "Exampleville"
+[measurement]
+period_s = 60
+resolver = { name = "probe.example.org", address = "203.0.113.80" }
+internet = { address = "203.0.113.80", host = "probe.example.org" }
+[wlan.school]
+ssid = "Schulnetz"
+[wlan.open]
+ssid = "Stadtnetz"
+security = "open"
+[wlan.office]
+ssid = "Rathaus"
+security = "wpa2-enterprise"
+[district.north]
+name = "North"
+[gateway.gw-north]
+host = "192.0.2.10"
+broker_host = "10.1.0.2"
+[site.school-north]
+name = "School North"
+district = "north"
+gateway = "gw-north"
+wlan = "school"
+rooms = ["R101", "R102"]
+[site.market]
+name = "Market"
+kind = "hotspot"
+district = "north"
+gateway = "gw-north"
+wlan = "open"
+rooms = ["Fountain"]
+[site.hall]
+name = "City hall"
+kind = "office"
+district = "north"
+gateway = "gw-north"
+wlan = "office"
+rooms = ["1"]
+"""
+
+
+@pytest.fixture
+def city(tmp_path: Path) -> Path:
+    folder = tmp_path / "city"
+    (folder / "secrets").mkdir(parents=True, mode=0o700)
+    (folder / "inventory.toml").write_text(INVENTORY)
+    (folder / "secrets" / "wlan.toml").write_text(f'[key]\nschool = "{WLAN_KEY}"\n')
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("image") / "stand-in.bin"
+    path.write_bytes(build_image())
+    return path

@@ -1,0 +1,102 @@
+"""The application image: whole, for this chip, or refused with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+
+import pytest
+
+from provisioning import application
+from provisioning.errors import ImageError
+
+
+def _refused(path: Path, content: bytes) -> str:
+    path.write_bytes(content)
+    with pytest.raises(ImageError) as caught:
+        application.load(path)
+    assert application.OFFICIAL in caught.value.hint
+    return caught.value.message
+
+
+def test_a_stand_in_is_read_and_named(stand_in: Path) -> None:
+    loaded = application.load(stand_in)
+    assert loaded.stand_in
+    assert loaded.version == "stand-in, not MicroPython"
+    assert loaded.sha256 == hashlib.sha256(stand_in.read_bytes()).hexdigest()
+    assert (loaded.file_system.offset, loaded.file_system.size) == (0x200000, 0x200000)
+    assert (loaded.settings.offset, loaded.settings.size) == (0x9000, 0x6000)
+    assert loaded.flash_bytes == 4 * 1024 * 1024
+
+
+def test_without_an_image_both_ways_to_one_are_named() -> None:
+    with pytest.raises(ImageError) as caught:
+        application.load(None)
+    assert "ESP32_GENERIC" in caught.value.hint
+    assert "netzpuls lab image FILE" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("at", "change", "reason"),
+    [
+        (0, b"\x7f", "no boot loader"),
+        (12, b"\x05\x00", "its boot loader is for ESP32-C3"),
+        (0x7001, b"\x51", "no partition table"),
+        (0x7005, b"\x01", "its partition table is damaged"),
+        (0xF000, b"\x00", "no application at 0x10000"),
+        (0xF00C, b"\x09\x00", "its application is for ESP32-S3"),
+        (0x50000, b"\x01\x02\x03\x04", "its application is damaged"),
+        (0x1000, b"\x01\x02\x03\x04", "its boot loader is damaged"),
+    ],
+)
+def test_a_damaged_image_is_refused(
+    stand_in: Path, tmp_path: Path, at: int, change: bytes, reason: str
+) -> None:
+    content = bytearray(stand_in.read_bytes())
+    assert content[at : at + len(change)] != change
+    content[at : at + len(change)] = change
+    assert reason in _refused(tmp_path / "image.bin", bytes(content))
+
+
+@pytest.mark.parametrize("length", [0, 100, 0x7000, 0x8000, 0xF010, 0x80000, -1])
+def test_an_image_cut_short_is_refused(stand_in: Path, tmp_path: Path, length: int) -> None:
+    _refused(tmp_path / "image.bin", stand_in.read_bytes()[:length])
+
+
+def test_an_image_that_reaches_into_the_file_system_is_refused(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    content = stand_in.read_bytes().ljust(0x200000, b"\xff")
+    assert "vfs" in _refused(tmp_path / "image.bin", content)
+
+
+def test_an_image_without_digest_is_checked_by_its_checksum(
+    stand_in: Path, tmp_path: Path
+) -> None:
+    content = bytearray(stand_in.read_bytes())
+    content[23] = 0
+    path = tmp_path / "image.bin"
+    path.write_bytes(content)
+    assert application.load(path).stand_in
+    at = 24 + 8 + 100
+    content[at] ^= 1
+    assert "its boot loader is damaged" in _refused(path, bytes(content))
+
+
+def test_a_partition_table_without_vfs_is_refused(stand_in: Path, tmp_path: Path) -> None:
+    content = bytearray(stand_in.read_bytes())
+    entries = content[0x7000:0x7080].replace(b"vfs", b"abc")
+    content[0x7000:0x7080] = entries
+    content[0x7090:0x70A0] = hashlib.md5(entries, usedforsecurity=False).digest()
+    assert "vfs" in _refused(tmp_path / "image.bin", bytes(content))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="nowhere.bin"):
+        application.load(tmp_path / "nowhere.bin")
+
+
+def test_layout_is_that_of_esp_idf() -> None:
+    assert application._ENTRY.size == 32
+    assert struct.calcsize(application._SEGMENT.format) == 8
