@@ -71,9 +71,7 @@ def test_an_image_that_reaches_into_the_file_system_is_refused(
     assert "vfs" in _refused(tmp_path / "image.bin", content)
 
 
-def test_an_image_without_digest_is_checked_by_its_checksum(
-    stand_in: Path, tmp_path: Path
-) -> None:
+def test_an_image_without_digest_is_checked_by_its_checksum(stand_in: Path, tmp_path: Path) -> None:
     content = bytearray(stand_in.read_bytes())
     content[23] = 0
     path = tmp_path / "image.bin"
@@ -93,7 +91,7 @@ def test_a_partition_table_without_vfs_is_refused(stand_in: Path, tmp_path: Path
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match="nowhere.bin"):
+    with pytest.raises(ImageError, match=r"nowhere\.bin"):
         application.load(tmp_path / "nowhere.bin")
 
 

@@ -82,5 +82,5 @@ def test_the_agent_is_compiled_and_starts_from_source() -> None:
 def test_code_that_does_not_compile_is_named(tmp_path: Path) -> None:
     source = tmp_path / "wrong.py"
     source.write_text("def (:\n")
-    with pytest.raises(ImageError, match="wrong.py"):
+    with pytest.raises(ImageError, match=r"wrong\.py"):
         image._compile(source, "agent/wrong.py")

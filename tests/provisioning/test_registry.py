@@ -107,7 +107,7 @@ def test_a_registry_broken_meanwhile_is_not_written_over(city: Path) -> None:
     with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n") as enrolment:
         (city / "registry.toml").write_text("version = 1\n<<<<<<< mine\n")
         before = _tree(city)
-        with pytest.raises(ConfigurationError, match="registry.toml"):
+        with pytest.raises(ConfigurationError, match=r"registry\.toml"):
             enrolment.commit(_entry())
     assert not _tree(city).keys() ^ {n for n in before if "staged" not in n}
     assert (city / "registry.toml").read_text() == "version = 1\n<<<<<<< mine\n"
