@@ -107,7 +107,7 @@ def read_archive(os_release: Mapping[str, str], known: str, mirror: str = "") ->
 
     Args:
         os_release: /etc/os-release.
-        known: what `apt-get update --print-uris` prints: the machine's sources, read by apt.
+        known: what `known_sources` returned.
         mirror: a Debian mirror to use instead of the machine's own sources.
     Raises: FetchError: no Debian and no Ubuntu, or no source that could serve.
     """
@@ -138,6 +138,11 @@ def read_archive(os_release: Mapping[str, str], known: str, mirror: str = "") ->
     raise FetchError(
         "no source of the distribution's own packages is among apt's sources", hint=_install_hint()
     )
+
+
+def known_sources() -> str:
+    """Return the machine's package sources as apt itself reads them, in either of their styles."""
+    return _output("apt-get", "update", "--print-uris")
 
 
 def _sources(known: str, names: set[str], suite: str) -> tuple[tuple[str, str], ...]:
@@ -272,9 +277,15 @@ def _complaints(stderr: str) -> str:
 
 def _output(*command: str) -> str:
     environment = {**os.environ, "LC_ALL": "C"}
-    return subprocess.run(
+    answer = subprocess.run(
         command, capture_output=True, text=True, errors="replace", env=environment, check=False
-    ).stdout
+    )
+    if answer.returncode:
+        raise FetchError(
+            f"{' '.join(command)} fails: {_complaints(answer.stderr) or answer.stderr.strip()}",
+            hint="apt itself does not work on this machine: see what `sudo apt update` says",
+        )
+    return answer.stdout
 
 
 def missing() -> list[Tool]:
@@ -339,9 +350,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 
 def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None:
-    archive = read_archive(
-        platform.freedesktop_os_release(), _output("apt-get", "update", "--print-uris"), mirror
-    )
+    archive = read_archive(platform.freedesktop_os_release(), known_sources(), mirror)
     native = _output("dpkg", "--print-architecture").strip()
     by_architecture: dict[str, list[Tool]] = {}
     for each in wanted:
@@ -462,7 +471,7 @@ def main() -> int:
         _say(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return error.exit_code
     except KeyboardInterrupt:
-        _say("interrupted: nothing was installed")
+        _say("interrupted: nothing half-made is left")
         return 130
     return 0
 
