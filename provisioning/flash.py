@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import termios
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +19,6 @@ from typing import Any
 import serial
 
 from fleet import authority, inventory
-from fleet.errors import NetzpulsError
 from fleet.inventory import Board, Inventory, Role
 from fleet.text import printable
 from provisioning import application, configuration, image, port, registry, selftest
@@ -175,9 +175,9 @@ class _Flashing:
             entry, self_test = self._run(line)
         except BaseException:
             # Whatever is in its flash: a board is not left waiting in its boot loader.
-            with contextlib.suppress(NetzpulsError):
+            with contextlib.suppress(OSError, termios.error):
                 if port.has_reset_line(line):
-                    port.restart(line)
+                    port.reset(line)
             raise
         finally:
             line.close()
@@ -224,7 +224,7 @@ class _Flashing:
                 session.erase(parts.settings.offset, parts.settings.size)
             self._write(session, "file system", parts.file_system.offset, file_system)
             with self._stage("self-test"):
-                port.restart(line)
+                session.restart()
                 hidden = (self._plan.wlan_key, report_key.hex())
                 self_test = selftest.read(line, self._board, request.self_test_s, hidden)
             with self._stage("enrol"):

@@ -1,4 +1,4 @@
-"""The serial port: taken for one program at a time, and how a board behind it is restarted."""
+"""The serial port: taken for one program at a time; its reset line, if it has one."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 import serial
 from serial.tools import list_ports
 
-from provisioning.errors import BoardSilentError, PortBusyError, PortDeniedError, PortMissingError
+from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
 
 CONSOLE_BAUD = 115200
 
-# Long enough for whoever drives the other end of a pty to see that it was closed.
-_CLOSED_S = 0.25
+_RESET_S = 0.1
 
 
 def check(name: str) -> None:
@@ -64,31 +63,18 @@ def open_port(name: str) -> serial.Serial:
     return port
 
 
-def restart(port: serial.Serial) -> None:
-    """Start the board behind an open port anew, listening at the console's speed.
+def reset(port: serial.Serial) -> None:
+    """Start the board behind an open port anew by its reset line.
 
-    A port without reset lines (a pty) starts its board by being closed.
-
-    Raises: BoardSilentError: the port went away.
+    Raises: OSError, termios.error: the port went away.
     """
-    try:
-        port.baudrate = CONSOLE_BAUD
-        if has_reset_line(port):
-            # Pulling EN low: RTS, with DTR released so that IO0 says "run".
-            port.dtr = False
-            port.rts = True
-            time.sleep(0.1)
-            port.reset_input_buffer()
-            port.rts = False
-        else:
-            port.close()
-            time.sleep(_CLOSED_S)
-            port.open()
-    except (OSError, termios.error) as error:
-        raise BoardSilentError(
-            f"the port {port.port} went away: {error}",
-            hint="plug the board in again and run the same command",
-        ) from None
+    port.baudrate = CONSOLE_BAUD
+    # RTS pulls EN low; with DTR released IO0 says "run" when EN rises.
+    port.dtr = False
+    port.rts = True
+    time.sleep(_RESET_S)
+    port.reset_input_buffer()
+    port.rts = False
 
 
 def has_reset_line(port: serial.Serial) -> bool:

@@ -21,7 +21,7 @@ from esptool.util import flash_size_bytes  # type: ignore[import-untyped]
 
 from fleet.text import printable
 from provisioning.errors import BoardSilentError, ChipError, VerifyError, WriteError
-from provisioning.port import CONSOLE_BAUD
+from provisioning.port import CONSOLE_BAUD, has_reset_line, reset
 
 # What esptool and pyserial raise when a board is lost, refuses, or the line is bad.
 LINE_ERRORS = (RuntimeError, OSError, termios.error, struct.error, IndexError, ValueError)
@@ -129,6 +129,28 @@ class Session:
             except LINE_ERRORS as error:
                 raise WriteError(
                     f"erasing the board on {self._port.port} failed: {_first_line(error)}",
+                    hint="check the cable and run the same command again",
+                ) from None
+
+    def restart(self) -> None:
+        """Start what is in the flash, and listen at the console's speed. Ends the session.
+
+        A port without reset line (a pty) asks the stub to do it. Real boards then wait for
+        EN to be pressed.
+
+        Raises: WriteError: the board was lost.
+        """
+        with _heard(None):
+            try:
+                if has_reset_line(self._port):
+                    reset(self._port)
+                else:
+                    cmds.reset_chip(self._loader, "no-reset")
+                    self._port.baudrate = CONSOLE_BAUD
+            except LINE_ERRORS as error:
+                raise WriteError(
+                    f"the board on {self._port.port} was written and then lost: "
+                    f"{_first_line(error)}",
                     hint="check the cable and run the same command again",
                 ) from None
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provisioning import port
-from provisioning.errors import BoardSilentError, PortBusyError, PortDeniedError, PortMissingError
+from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
 
 
 @pytest.fixture
@@ -74,16 +74,7 @@ def test_an_url_that_nobody_answers() -> None:
         port.open_port("nowhere://1")
 
 
-def test_a_pty_has_no_reset_line_and_restarts_by_being_closed(terminal: tuple[int, str]) -> None:
+def test_a_pty_has_no_reset_line(terminal: tuple[int, str]) -> None:
     with port.open_port(terminal[1]) as opened:
         assert not port.has_reset_line(opened)
-        port.restart(opened)
-        assert opened.is_open
-
-
-def test_a_port_that_went_away(terminal: tuple[int, str]) -> None:
-    with port.open_port(terminal[1]) as opened:
-        opened.close()
-        opened.port = "/dev/nowhere"
-        with pytest.raises(BoardSilentError, match="/dev/nowhere"):
-            port.restart(opened)
+    assert not port.has_reset_line(opened)
