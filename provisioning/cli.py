@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import get_args
 
 import click
-from rich.markup import escape
-from rich.table import Table
 
 from fleet import inventory
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Board, Role
+from fleet.text import printable
 from provisioning.display import Display
 from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, flash_board, plan
 
@@ -137,18 +136,21 @@ def _show_boards(boards: dict[str, Board]) -> None:
     if not boards:
         _say("No boards yet. The first one: netzpuls board flash --help")
         return
-    table = Table(box=None, pad_edge=False)
-    for title in ("board", "site", "room", "role", "key", "agent", "enrolled", "certificate until"):
-        table.add_column(title, no_wrap=True)
-    for board_id, entry in boards.items():
-        table.add_row(
+    rows = [("board", "site", "room", "role", "key", "agent", "enrolled", "certificate until")]
+    rows += [
+        (
             board_id if entry.revoked is None else f"{board_id} (revoked)",
             entry.site,
-            escape(entry.room),
+            printable(entry.room),
             entry.role,
             str(entry.key_id),
-            escape(entry.agent),
+            printable(entry.agent),
             f"{entry.enrolled:%Y-%m-%d}",
             f"{entry.certificate_expires:%Y-%m-%d}",
         )
-    result.print(table)
+        for board_id, entry in boards.items()
+    ]
+    # Not fitted to the terminal: an id that is cut is no id.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _say("  ".join(map(str.ljust, row, widths)).rstrip())

@@ -17,14 +17,25 @@ from typing import Any, Self
 import serial
 from esp_pylib.logger import EspLog, EspLogBase
 from esptool import cmds  # type: ignore[import-untyped]
-from esptool.util import flash_size_bytes  # type: ignore[import-untyped]
+from esptool.util import (  # type: ignore[import-untyped]
+    FatalError,
+    UnsupportedCommandError,
+    flash_size_bytes,
+)
 
 from fleet.text import printable
 from provisioning.errors import BoardSilentError, ChipError, VerifyError, WriteError
 from provisioning.port import CONSOLE_BAUD, has_reset_line, reset
 
 # What esptool and pyserial raise when a board is lost, refuses, or the line is bad.
-LINE_ERRORS = (RuntimeError, OSError, termios.error, struct.error, IndexError, ValueError)
+LINE_ERRORS = (
+    FatalError,
+    UnsupportedCommandError,
+    OSError,
+    termios.error,
+    struct.error,
+    IndexError,
+)
 
 Advance = Callable[[int, int], None]
 
