@@ -21,6 +21,7 @@ help:  ## list what can be done
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
 
 setup: $(STAMP)/project $(STAMP)/tools  ## fetch and install everything into .venv/ and .tools/
+	@:
 
 demo: setup  ## six virtual boards, a cut line, a table: the whole way in about a minute
 	@$(BIN)/netzpuls demo
@@ -51,19 +52,20 @@ clean:  ## remove .venv/, .tools/ and caches
 # Each stamp stands for one finished step and depends on what the step was made from.
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "error: Netzpuls needs Python 3.11 or newer; '$(PYTHON)' is missing or older" >&2; \
 	  echo "hint: name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
-	  echo "error: this Python cannot make virtual environments: the module ensurepip is missing" >&2; \
-	  echo "hint: sudo apt install python3-venv" >&2; exit 2; }
-	@echo "Making the virtual environment in $(VENV)/" >&2
-	@$(PYTHON) -m venv --clear $(VENV)
+	@echo "making the virtual environment in $(VENV)/" >&2
+	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; \
+	  then $(PYTHON) -m venv --clear $(VENV); \
+	  else $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m hil.pip $(VENV); \
+	fi || { rm -rf $(VENV); exit 2; }
 
 $(STAMP)/packages: requirements/build.lock requirements/dev.lock | $(BIN)/python
-	@echo "Installing the packages that requirements/dev.lock names (about half a minute)" >&2
-	@$(PIP_LOCKED) -r requirements/build.lock
-	@$(PIP_LOCKED) -r requirements/dev.lock
+	@echo "installing the packages of requirements/dev.lock (about half a minute)" >&2
+	@{ $(PIP_LOCKED) -r requirements/build.lock && $(PIP_LOCKED) -r requirements/dev.lock; } || { \
+	  echo "error: pip could not install the packages; its own words stand above" >&2; \
+	  echo "hint: check the network and the space on the disk, then run make again" >&2; exit 1; }
 	@mkdir -p $(@D) && touch $@
 
 # DIST_EXTRA_CONFIG keeps setuptools' notes out of the source tree.

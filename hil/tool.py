@@ -13,18 +13,16 @@ import contextlib
 import fcntl
 import os
 import platform
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 from fleet import tool
 from fleet.errors import NetzpulsError, ToolMissingError
 from fleet.tool import MOSQUITTO, Tool, dotted
+from hil.archive import Apt, FetchError, known_sources, output, read_archive, unpack
 
 _FETCH = "in the checkout: make setup"
 _SPACE_NEEDED = 400 << 20
@@ -68,224 +66,12 @@ PACKAGES = {
 }
 
 
-class FetchError(NetzpulsError):
-    """A tool could not be fetched; nothing half-made is left."""
-
-    code = "tool-fetch"
-    exit_code = 3
-
-
 def find(name: str) -> Path:
     """Return the absolute path of `micropython`, `micropython32`, `mosquitto` or `sshd`.
 
     Raises: ToolMissingError: it is not here; the hint says how to get it.
     """
     return tool.find(TOOLS[name])
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A distribution's archive as this machine knows it."""
-
-    distribution: str
-    suite: str
-    components: str
-    keyring: Path
-    sources: tuple[tuple[str, str], ...]  # mirror, suite
-
-    def lines(self, architectures: Iterable[str]) -> str:
-        """Write the sources for a private apt: signed by the archive's key or not used at all."""
-        options = f"arch={','.join(architectures)} signed-by={self.keyring}"
-        return "".join(
-            f"deb [{options}] {mirror} {suite} {self.components}\n"
-            for mirror, suite in self.sources
-        )
-
-
-def read_archive(os_release: Mapping[str, str], known: str, mirror: str = "") -> Archive:
-    """Find out where this machine's distribution keeps its packages.
-
-    Args:
-        os_release: /etc/os-release.
-        known: what `known_sources` returned.
-        mirror: a Debian mirror to use instead of the machine's own sources.
-    Raises: FetchError: no Debian and no Ubuntu, or no source that could serve.
-    """
-    debian = os_release.get("DEBIAN_CODENAME") or (
-        os_release.get("VERSION_CODENAME") if os_release.get("ID") == "debian" else None
-    )
-    ubuntu = os_release.get("UBUNTU_CODENAME") or (
-        os_release.get("VERSION_CODENAME") if os_release.get("ID") == "ubuntu" else None
-    )
-    if mirror:
-        suites = ("trixie", "trixie-updates")
-        sources = tuple((mirror, suite) for suite in suites)
-        return Archive("debian", "trixie", "main", _keyring("debian"), sources)
-    if debian and not ubuntu:
-        # Debian 12 has no MicroPython; its own archive key signs its successor as well.
-        suite = "trixie" if debian in {"bullseye", "bookworm"} else debian
-        names = {debian, "stable", "oldstable", "testing", "unstable", "sid"}
-        found = _sources(known, names, suite)
-        if found:
-            return Archive("debian", suite, "main", _keyring("debian"), found)
-    elif ubuntu:
-        found = _sources(known, {ubuntu}, ubuntu)
-        if found:
-            return Archive("ubuntu", ubuntu, "main universe", _keyring("ubuntu"), found)
-    else:
-        name = os_release.get("PRETTY_NAME") or platform.system()
-        raise FetchError(f"{name} is neither Debian nor Ubuntu", hint=_install_hint())
-    raise FetchError(
-        "no source of the distribution's own packages is among apt's sources", hint=_install_hint()
-    )
-
-
-def known_sources() -> str:
-    """Return the machine's package sources as apt itself reads them, in either of their styles."""
-    return _output("apt-get", "update", "--print-uris")
-
-
-def _sources(known: str, names: set[str], suite: str) -> tuple[tuple[str, str], ...]:
-    found: dict[tuple[str, str], None] = {}
-    for mirror, name in re.findall(r"^'(.+?)/*/dists/(\S+)/(?:In)?Release'", known, re.MULTILINE):
-        base, _, pocket = name.partition("-")
-        usable = base in names and pocket in {"", "updates", "security"}
-        if usable and not mirror.startswith("cdrom:"):
-            found[mirror, f"{suite}-{pocket}".rstrip("-")] = None
-    return tuple(found)
-
-
-def _keyring(distribution: str) -> Path:
-    for suffix in ("pgp", "gpg"):
-        path = Path(f"/usr/share/keyrings/{distribution}-archive-keyring.{suffix}")
-        if path.exists():
-            return path
-    package = {"debian": "debian-archive-keyring", "ubuntu": "ubuntu-keyring"}[distribution]
-    raise FetchError(
-        f"the archive key of {distribution.capitalize()} is not on this machine, so nothing that "
-        "is fetched could be verified",
-        hint=f"sudo apt install {package}",
-    )
-
-
-def _install_hint() -> str:
-    needs = ", ".join(f"{t.title} {dotted(t.minimum)}+" for t in (MICROPYTHON, MOSQUITTO, SSHD))
-    return f"install these by hand, so that they are on PATH: {needs}"
-
-
-class _Apt:
-    """A private apt in a folder of its own: no root, nothing of the machine's state is touched."""
-
-    def __init__(self, folder: Path, archive: Archive, architectures: tuple[str, ...]) -> None:
-        self.folder = folder
-        for name in ("lists/partial", "cache/archives/partial", "state", "empty"):
-            (folder / name).mkdir(parents=True)
-        (folder / "status").touch()
-        (folder / "sources.list").write_text(archive.lines(architectures))
-        listed = " ".join(f'"{each}";' for each in architectures)
-        # The machine's hooks stay out; how it reaches its mirrors (proxies, certificates) stays in.
-        (folder / "apt.conf").write_text(
-            _connection_settings()
-            + f"""
-            Dir::Etc::main "{folder}/empty/none";
-            Dir::Etc::parts "{folder}/empty";
-            Dir::Etc::sourcelist "{folder}/sources.list";
-            Dir::Etc::sourceparts "{folder}/empty";
-            Dir::Etc::trusted "{folder}/empty/none";
-            Dir::Etc::trustedparts "{folder}/empty";
-            Dir::Etc::preferences "{folder}/empty/none";
-            Dir::Etc::preferencesparts "{folder}/empty";
-            Dir::State "{folder}/state";
-            Dir::State::lists "{folder}/lists";
-            Dir::State::status "{folder}/status";
-            Dir::Cache "{folder}/cache";
-            APT::Architecture "{architectures[0]}";
-            APT::Architectures {{ {listed} }};
-            APT::Install-Recommends "false";
-            APT::Sandbox::User "root";
-            APT::Get::AllowUnauthenticated "false";
-            Acquire::AllowInsecureRepositories "false";
-            Acquire::AllowWeakRepositories "false";
-            Acquire::AllowDowngradeToInsecureRepositories "false";
-            Acquire::Languages "none";
-            Acquire::Retries "3";
-            """
-        )
-        (folder / "apt.conf").chmod(0o600)
-        self.warnings = ""
-
-    def run(self, *arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C"}
-        return subprocess.run(
-            ["apt-get", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=environment,
-            cwd=cwd or self.folder,
-            check=False,
-        )
-
-    def update(self) -> None:
-        """Fetch the package lists; a source that the archive's key did not sign is left out."""
-        self.warnings = _complaints(self.run("update").stderr)
-
-    def closure(self, architecture: str, packages: list[str]) -> dict[str, str]:
-        """Return the packages with the libraries they need: name → version.
-
-        Maintainer tools that an installation would need, but no running program, are left out.
-        """
-        native = ("-o", f"APT::Architecture={architecture}")
-        answer = self.run(*native, "install", "--simulate", *packages)
-        listed = re.findall(r"^Inst (\S+) (?:\[\S+\] )?\((\S+) ", answer.stdout, re.MULTILINE)
-        if answer.returncode or not listed:
-            raise FetchError(
-                f"apt found no {', '.join(packages)} ({architecture}) that it could verify: "
-                + (self.warnings or _complaints(answer.stderr) or "no reason given"),
-                hint="check the network and that `sudo apt update` works here, then run it again; "
-                f"or {_install_hint()}",
-            )
-        return {
-            name.partition(":")[0]: version
-            for name, version in listed
-            if name.startswith("lib") or name in packages
-        }
-
-    def download(self, architecture: str, closure: Mapping[str, str], into: Path) -> None:
-        into.mkdir()
-        wanted = [f"{name}:{architecture}={version}" for name, version in closure.items()]
-        answer = self.run("download", *wanted, cwd=into)
-        if answer.returncode:
-            raise FetchError(
-                f"apt could not download {architecture} packages: {_complaints(answer.stderr)}",
-                hint="check the network, then run it again",
-            )
-
-
-def _connection_settings() -> str:
-    """Return apt's own settings for proxies, certificates and the age of signatures."""
-    dump = _output("apt-config", "dump")
-    kept = ("Acquire::http", "Acquire::https", "Acquire::ForceIPv", "Acquire::Check-", "Dir::Etc ")
-    return "\n".join(line for line in dump.splitlines() if line.startswith(kept))
-
-
-def _complaints(stderr: str) -> str:
-    lines = [line[3:] for line in stderr.splitlines() if line.startswith(("E: ", "W: "))]
-    return "; ".join(dict.fromkeys(lines))
-
-
-def _output(*command: str) -> str:
-    environment = {**os.environ, "LC_ALL": "C"}
-    answer = subprocess.run(
-        command, capture_output=True, text=True, errors="replace", env=environment, check=False
-    )
-    if answer.returncode:
-        raise FetchError(
-            f"{' '.join(command)} fails: {_complaints(answer.stderr) or answer.stderr.strip()}",
-            hint="apt itself does not work on this machine: see what `sudo apt update` says",
-        )
-    return answer.stdout
 
 
 def missing() -> list[Tool]:
@@ -332,7 +118,13 @@ def fetch(wanted: list[Tool], mirror: str = "") -> None:
             raise FetchError(
                 f"cannot write the tools: {error}", hint=f"check the folder {folder}"
             ) from error
+        error.hint = error.hint or _install_hint()
         raise
+
+
+def _install_hint() -> str:
+    needs = (f"{each.title} {dotted(each.minimum)}+" for each in TOOLS.values() if each.on_path)
+    return f"install these by hand, so that they are on PATH: {', '.join(needs)}"
 
 
 def _free(folder: Path) -> int:
@@ -351,7 +143,7 @@ def _only_one(folder: Path) -> Iterator[None]:
 
 def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None:
     archive = read_archive(platform.freedesktop_os_release(), known_sources(), mirror)
-    native = _output("dpkg", "--print-architecture").strip()
+    native = output("dpkg", "--print-architecture").strip()
     by_architecture: dict[str, list[Tool]] = {}
     for each in wanted:
         by_architecture.setdefault("i386" if each is MICROPYTHON32 else native, []).append(each)
@@ -364,7 +156,7 @@ def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None
         ]
     titles = ", ".join(each.title for tools in by_architecture.values() for each in tools)
     _say(f"fetching {titles} from {archive.distribution.capitalize()} {archive.suite} (40 MB)")
-    apt = _Apt(scratch / "apt", archive, (native, *(by_architecture.keys() - {native})))
+    apt = Apt(scratch / "apt", archive, (native, *(by_architecture.keys() - {native})))
     apt.update()
     for architecture, tools in by_architecture.items():
         try:
@@ -377,7 +169,7 @@ def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None
         _install(scratch / architecture, folder)
 
 
-def _fetch_tree(apt: _Apt, architecture: str, tools: list[Tool], scratch: Path) -> None:
+def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], scratch: Path) -> None:
     packages = [PACKAGES[each.name] for each in tools]
     closure = apt.closure(architecture, packages)
     for each in tools:
@@ -392,13 +184,7 @@ def _fetch_tree(apt: _Apt, architecture: str, tools: list[Tool], scratch: Path) 
     debs = scratch / f"{architecture}-debs"
     apt.download(architecture, closure, debs)
     tree = scratch / architecture
-    tree.mkdir()
-    for deb in sorted(debs.glob("*.deb")):
-        unpacked = subprocess.run(
-            ["dpkg", "-x", deb, tree], capture_output=True, text=True, check=False
-        )
-        if unpacked.returncode:
-            raise FetchError(f"cannot unpack {deb.name}: {unpacked.stderr.strip()}")
+    unpack(debs, tree)
     for surplus in ("usr/share", "etc", "var"):
         shutil.rmtree(tree / surplus, ignore_errors=True)
     for each in tools:

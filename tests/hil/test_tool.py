@@ -1,6 +1,7 @@
 """Finding tools, and fetching them with a real apt from archives on this disk."""
 
 import hashlib
+import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -11,8 +12,9 @@ import pytest
 from fleet import tool as program
 from fleet.errors import ToolMissingError
 from fleet.tool import MOSQUITTO
+from hil import archive as archives
 from hil import tool
-from hil.tool import Archive, FetchError
+from hil.archive import Archive, FetchError
 
 needs_apt = pytest.mark.skipif(
     not shutil.which("apt-get"), reason="needs apt: run the tests on Debian or Ubuntu"
@@ -144,7 +146,9 @@ def sources(*entries: tuple[str, str]) -> str:
 
 @pytest.fixture
 def _keyring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tool, "_keyring", lambda distribution: Path(f"/keys/{distribution}.gpg"))
+    monkeypatch.setattr(
+        archives, "_keyring", lambda distribution: Path(f"/keys/{distribution}.gpg")
+    )
 
 
 @pytest.mark.usefixtures("_keyring")
@@ -157,7 +161,7 @@ def test_debian_12_takes_its_successor_from_its_own_mirrors() -> None:
         ("https://third.example/repo", "nodistro"),
         ("cdrom://[Debian 12]", "bookworm"),
     )
-    archive = tool.read_archive(BOOKWORM, known)
+    archive = archives.read_archive(BOOKWORM, known)
     assert archive.lines(["amd64", "i386"]).splitlines() == [
         f"deb [arch=amd64,i386 signed-by=/keys/debian.gpg] http://mirror.example/{rest} main"
         for rest in (
@@ -171,7 +175,7 @@ def test_debian_12_takes_its_successor_from_its_own_mirrors() -> None:
 @pytest.mark.usefixtures("_keyring")
 def test_debian_13_and_suites_named_stable() -> None:
     trixie = {"ID": "debian", "VERSION_CODENAME": "trixie"}
-    archive = tool.read_archive(trixie, sources(("http://mirror.example/debian/", "stable")))
+    archive = archives.read_archive(trixie, sources(("http://mirror.example/debian/", "stable")))
     assert archive.sources == (("http://mirror.example/debian", "trixie"),)
 
 
@@ -184,7 +188,7 @@ def test_debian_13_and_suites_named_stable() -> None:
     ],
 )
 def test_ubuntu_uses_its_own_release_with_universe(release: dict[str, str]) -> None:
-    archive = tool.read_archive(release, sources(("http://mirror.example/ubuntu", "noble")))
+    archive = archives.read_archive(release, sources(("http://mirror.example/ubuntu", "noble")))
     assert (archive.distribution, archive.suite) == ("ubuntu", "noble")
     assert archive.components == "main universe"
     assert archive.keyring == Path("/keys/ubuntu.gpg")
@@ -193,14 +197,20 @@ def test_ubuntu_uses_its_own_release_with_universe(release: dict[str, str]) -> N
 @pytest.mark.usefixtures("_keyring")
 def test_a_named_debian_mirror_replaces_the_machine_s_own() -> None:
     noble = {"ID": "ubuntu", "VERSION_CODENAME": "noble"}
-    archive = tool.read_archive(noble, "", "http://mirror.example/debian")
+    archive = archives.read_archive(noble, "", "http://mirror.example/debian")
     assert archive.sources[0] == ("http://mirror.example/debian", "trixie")
     assert archive.keyring == Path("/keys/debian.gpg")
 
 
-def test_another_distribution_is_told_what_to_install() -> None:
+def test_another_distribution_is_told_what_to_install(
+    folder: Path, command: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("apt-get", "")
+    command("dpkg", "")
+    fedora = {"ID": "fedora", "PRETTY_NAME": "Fedora Linux 41"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: fedora)
     with pytest.raises(FetchError, match="Fedora Linux 41 is neither Debian nor Ubuntu") as caught:
-        tool.read_archive({"ID": "fedora", "PRETTY_NAME": "Fedora Linux 41"}, "")
+        tool.fetch(tool.missing())
     assert "MicroPython 1.24+" in caught.value.hint
     assert "mosquitto 2+" in caught.value.hint
     assert "sshd 8.4+" in caught.value.hint
@@ -208,7 +218,7 @@ def test_another_distribution_is_told_what_to_install() -> None:
 
 def test_no_usable_source_is_an_error() -> None:
     with pytest.raises(FetchError, match="no source of the distribution's own packages"):
-        tool.read_archive(BOOKWORM, sources(("https://third.example/repo", "nodistro")))
+        archives.read_archive(BOOKWORM, sources(("https://third.example/repo", "nodistro")))
 
 
 @needs_apt
@@ -244,7 +254,7 @@ def test_apt_reads_both_styles_of_sources(
         f'Dir::Etc::sourcelist "/dev/null"; Dir::Etc::sourceparts "{tmp_path}/parts";'
     )
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
-    archive = tool.read_archive(BOOKWORM, tool.known_sources())
+    archive = archives.read_archive(BOOKWORM, archives.known_sources())
     assert archive.sources == (("http://mirror.example/debian", "trixie"),)
     assert "trusted" not in archive.lines(["amd64"])
 
@@ -257,7 +267,7 @@ def test_broken_sources_are_told_in_apt_s_words(
     (tmp_path / "apt.conf").write_text(f'Dir::Etc::sourcelist "{tmp_path}/broken.list";')
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     with pytest.raises(FetchError, match=r"Malformed entry 1 .*broken.list"):
-        tool.known_sources()
+        archives.known_sources()
 
 
 # Fetching
@@ -346,7 +356,7 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> program.Tool:
 
 def fetched(archive: Archive, scratch: Path, each: program.Tool) -> Path:
     scratch.mkdir()
-    apt = tool._Apt(scratch / "apt", archive, (architecture(),))
+    apt = archives.Apt(scratch / "apt", archive, (architecture(),))
     apt.update()
     tool._fetch_tree(apt, architecture(), [each], scratch)
     return scratch / architecture()
