@@ -56,7 +56,7 @@ $(BIN)/python:
 	  echo "error: Netzpuls needs Python 3.11 or newer; '$(PYTHON)' is missing or older" >&2; \
 	  echo "hint: name another one: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
 	@echo "making the virtual environment in $(VENV)/" >&2
-	@if $(PYTHON) -c 'import ensurepip' 2>/dev/null; \
+	@if $(PYTHON) -c 'from ensurepip import version' 2>/dev/null; \
 	  then $(PYTHON) -m venv --clear $(VENV); \
 	  else $(PYTHON) -m venv --clear --without-pip $(VENV) && $(PYTHON) -m hil.pip $(VENV); \
 	fi || { rm -rf $(VENV); exit 2; }
