@@ -13,19 +13,18 @@ Unknown keys are errors: a mistyped threshold must not be a threshold that is ig
 
 from __future__ import annotations
 
-import re
-import tomllib
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
-from pydantic import ValidationError as _ValidationError
+from pydantic import AfterValidator, Field, StringConstraints
 
+from fleet import document
+from fleet.document import Table
 from fleet.errors import ConfigurationError, UsageError
 
 INVENTORY_FILE = "inventory.toml"
@@ -57,11 +56,7 @@ def _timezone(name: str) -> str:
     return name
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class City(_Table):
+class City(Table):
     """The city itself."""
 
     id: Id
@@ -69,14 +64,14 @@ class City(_Table):
     timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/Berlin"
 
 
-class ResolverTarget(_Table):
+class ResolverTarget(Table):
     """A name that every resolver must answer with one known address."""
 
     name: str
     address: str
 
 
-class InternetTarget(_Table):
+class InternetTarget(Table):
     """An HTTP server beyond the site's line that answers 204."""
 
     address: str
@@ -85,7 +80,7 @@ class InternetTarget(_Table):
     path: Annotated[str, StringConstraints(pattern=r"^/[!-~]*$")] = "/generate_204"
 
 
-class Thresholds(_Table):
+class Thresholds(Table):
     """Where `up` ends and `degraded` begins."""
 
     rssi_dbm: Annotated[int, Field(ge=-100, le=-20)] = -75
@@ -95,30 +90,30 @@ class Thresholds(_Table):
     internet_ms: Milliseconds = 1000
 
 
-class Measurement(_Table):
+class Measurement(Table):
     """What every board measures and how often."""
 
     period_s: Annotated[int, Field(ge=1, le=3600)] = 60
     resolver: ResolverTarget
     internet: InternetTarget
     thresholds: Thresholds = Thresholds()
-    deadline_ms: dict[str, Milliseconds] = {}
+    deadline_ms: dict[str, Milliseconds] = Field(default_factory=dict)
 
 
-class Wlan(_Table):
+class Wlan(Table):
     """A WLAN that boards join; its key stands in secrets/wlan.toml under the same id."""
 
     ssid: Annotated[str, AfterValidator(_ssid)]
     security: Security = "wpa2-psk"
 
 
-class District(_Table):
+class District(Table):
     """A part of the city."""
 
     name: str
 
 
-class Jump(_Table):
+class Jump(Table):
     """A host that SSH passes through on its way to gateways."""
 
     host: str
@@ -127,7 +122,7 @@ class Jump(_Table):
     host_key: str | None = None
 
 
-class Gateway(_Table):
+class Gateway(Table):
     """A host at a site: broker and collector for the boards there."""
 
     host: str
@@ -142,7 +137,7 @@ class Gateway(_Table):
     broker_port: Port = 8883
 
 
-class Site(_Table):
+class Site(Table):
     """A school or a hotspot: one line to the internet, with rooms or spots."""
 
     name: str
@@ -153,7 +148,7 @@ class Site(_Table):
     rooms: Annotated[list[str], Field(min_length=1)]
 
 
-class Board(_Table):
+class Board(Table):
     """One board, as the registry knows it. Holds no secret."""
 
     site: Id
@@ -168,7 +163,7 @@ class Board(_Table):
     revoked: datetime | None = None
 
 
-class _InventoryFile(_Table):
+class _InventoryFile(Table):
     version: Literal[1]
     city: City
     measurement: Measurement
@@ -176,12 +171,12 @@ class _InventoryFile(_Table):
     district: dict[Id, District]
     gateway: dict[Id, Gateway]
     site: dict[Id, Site]
-    jump: dict[Id, Jump] = {}
+    jump: dict[Id, Jump] = Field(default_factory=dict)
 
 
-class _RegistryFile(_Table):
+class _RegistryFile(Table):
     version: Literal[1]
-    board: dict[BoardId, Board] = {}
+    board: dict[BoardId, Board] = Field(default_factory=dict)
 
 
 class Inventory:
@@ -269,58 +264,17 @@ def load(folder: Path) -> Inventory:
             f"no {INVENTORY_FILE} in {folder}",
             hint="name the city's folder with --city, or start from docs/inventory.example.toml",
         )
-    file = _check(_InventoryFile, _read(path), path)
+    file = document.load(_InventoryFile, path)
     registry_path = folder / REGISTRY_FILE
     registry = (
-        _check(_RegistryFile, _read(registry_path), registry_path)
+        document.load(_RegistryFile, registry_path)
         if registry_path.exists()
         else _RegistryFile(version=1)
     )
     faults = [*_dangling(file), *_dangling_boards(file, registry)]
     if faults:
-        raise ConfigurationError(f"{path}: {faults[0]}", hint=_more(faults))
+        raise document.faulty(path, faults)
     return Inventory(folder, file, registry)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        duplicate = re.search(r"Cannot (?:declare|overwrite)|twice|[Dd]uplicate", str(error))
-        what = "an id or key stands there twice" if duplicate else "it is not valid TOML"
-        raise ConfigurationError(
-            f"{path}: {what}: {error}", hint="mend the line named and run the command again"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8: {error.reason}") from None
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-
-
-_File = TypeVar("_File", bound=_Table)
-
-
-def _check(model: type[_File], data: dict[str, Any], path: Path) -> _File:
-    try:
-        return model.model_validate(data)
-    except _ValidationError as error:
-        faults = [_fault(item["loc"], item["type"], item["msg"]) for item in error.errors()]
-        raise ConfigurationError(f"{path}: {faults[0]}", hint=_more(faults)) from None
-
-
-def _fault(where: tuple[int | str, ...], kind: str, message: str) -> str:
-    place = ".".join(str(part) for part in where if part != "[key]")
-    if kind == "extra_forbidden":
-        return f"unknown key {place}"
-    if kind == "missing":
-        return f"{place} is missing"
-    return f"{place}: {message.removeprefix('Value error, ')}"
-
-
-def _more(faults: list[str]) -> str:
-    if len(faults) == 1:
-        return "mend it and run the command again"
-    return "and also: " + "; ".join(faults[1:6])
 
 
 def _dangling(file: _InventoryFile) -> list[str]:

@@ -16,8 +16,10 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from firmware.linkreport.seal import KEY_BYTES, Seal
+from fleet import document
+from fleet.document import Table
 from fleet.errors import ConfigurationError
-from fleet.inventory import BoardId, _check, _read, _Table
+from fleet.inventory import BoardId
 
 _KEY_ID_MAX = 0xFFFF
 
@@ -25,11 +27,11 @@ KeyId = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}$")]
 Key = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{2 * KEY_BYTES}}}$")]
 
 
-class _BoardKeys(_Table):
+class _BoardKeys(Table):
     keys: dict[KeyId, Key]
 
 
-class _BoardsFile(_Table):
+class _BoardsFile(Table):
     version: Literal[1]
     board: dict[BoardId, _BoardKeys] = Field(default_factory=dict)
 
@@ -70,7 +72,7 @@ def load(path: Path) -> Keyring:
         raise ConfigurationError(
             f"there is no {path}", hint="run `netzpuls gateway prepare` again and copy what it made"
         )
-    file = _check(_BoardsFile, _read(path), path)
+    file = document.load(_BoardsFile, path)
     keys: dict[str, dict[int, bytes]] = {}
     for board, entry in file.board.items():
         if any(int(key_id) > _KEY_ID_MAX for key_id in entry.keys):

@@ -13,8 +13,10 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints
 
+from fleet import document
+from fleet.document import Table
 from fleet.errors import ConfigurationError
-from fleet.inventory import Id, Port, _check, _read, _Table
+from fleet.inventory import Id, Port
 
 SETTINGS_FILE = "gateway.toml"
 
@@ -49,7 +51,7 @@ def _address(text: str) -> str:
     return text
 
 
-class Broker(_Table):
+class Broker(Table):
     """Where the broker is and whose it is."""
 
     own: bool = True
@@ -59,7 +61,7 @@ class Broker(_Table):
     program: str | None = None
 
 
-class Limits(_Table):
+class Limits(Table):
     """Bounds on purpose: a broken or hostile board must not fill memory or disk."""
 
     connections: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
@@ -71,7 +73,7 @@ class Limits(_Table):
     batch_ms: Annotated[int, Field(ge=1, le=10_000)] = 200
 
 
-class Settings(_Table):
+class Settings(Table):
     """What gateway.toml holds."""
 
     version: Literal[1]
@@ -140,7 +142,7 @@ def load(folder: Folder) -> Settings:
             f"{folder.path} is no gateway's folder: there is no {SETTINGS_FILE}",
             hint="make it at city hall: netzpuls gateway prepare ID --dir DIR --city CITY",
         )
-    return _check(Settings, _read(folder.settings), folder.settings)
+    return document.load(Settings, folder.settings)
 
 
 def render(gateway_id: str, *, listen: str, port: int) -> str:
