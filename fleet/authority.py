@@ -128,13 +128,14 @@ class Authority:
         *,
         valid_for: timedelta = GATEWAY_VALID,
         valid_from: datetime | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Identity:
-        """Make a key and a client certificate for a gateway's collector.
+        """Make a client certificate for a gateway's collector, with a new key or for `key`.
 
         Raises: AuthorityError: the name is not allowed; the CA has expired.
         """
         name = collector_name(gateway_id)
-        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, valid_from, valid_for)
+        return self._issue(name, ExtendedKeyUsageOID.CLIENT_AUTH, valid_from, valid_for, key=key)
 
     def issue_gateway(
         self,
@@ -143,14 +144,16 @@ class Authority:
         *,
         valid_for: timedelta = GATEWAY_VALID,
         valid_from: datetime | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Identity:
-        """Make a key and a server certificate for a gateway's broker.
+        """Make a server certificate for a gateway's broker, with a new key or for `key`.
 
         Args:
             gateway_id: the common name, and the name that boards ask for.
             hosts: further host names and IP addresses that it answers to.
             valid_for: how long it is valid, at most as long as the CA.
             valid_from: the default is before any clock.
+            key: the key of the certificate that this one follows.
 
         Raises: AuthorityError: a name is not allowed; the CA has expired.
         """
@@ -160,7 +163,8 @@ class Authority:
             ExtendedKeyUsageOID.SERVER_AUTH,
             valid_from,
             valid_for,
-            x509.SubjectAlternativeName(names),
+            names=x509.SubjectAlternativeName(names),
+            key=key,
         )
 
     def _issue(
@@ -169,7 +173,9 @@ class Authority:
         usage: x509.ObjectIdentifier,
         valid_from: datetime | None,
         valid_for: timedelta,
+        *,
         names: x509.SubjectAlternativeName | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Identity:
         if not _COMMON_NAME.fullmatch(name):
             raise AuthorityError(
@@ -183,7 +189,7 @@ class Authority:
                 f"the city's CA expired on {ca.not_valid_after_utc:%Y-%m-%d}",
                 hint="a new CA is needed; every board and gateway has to be enrolled again",
             )
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = key or ec.generate_private_key(ec.SECP256R1())
         begin = valid_from or (_BEFORE_ALL_CLOCKS if names else now - _CLOCK_LEEWAY)
         end = (valid_from or now) + valid_for
         builder = (

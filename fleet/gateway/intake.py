@@ -63,6 +63,16 @@ def device_of(topic: str) -> str | None:
     return match[1] if match else None
 
 
+def tag_of(raw: bytes) -> bytes:
+    """Return a report's own tag."""
+    return bytes(report.tag_of(raw))  # type: ignore[no-untyped-call]
+
+
+def link_of(raw: bytes) -> bytes:
+    """Return the tag of the report before this one."""
+    return bytes(report.link_of(raw))  # type: ignore[no-untyped-call]
+
+
 def examine(topic: str, payload: bytes, keyring: Keyring, max_bytes: int) -> Examined:
     """Examine one message; what is wrong with one report does not touch the others."""
     device = device_of(topic)
