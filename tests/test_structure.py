@@ -18,6 +18,7 @@ LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 OPERATION = 3
 FLEET_RANK = {
     "errors": 0,
+    "document": 1,
     "file": 1,
     "period": 1,
     "text": 1,
