@@ -126,6 +126,8 @@ def pack(values, seal, link):
         core = struct.pack(_CORE, VERSION, body_bytes, *values[2:-1])
     except (_STRUCT_ERROR, TypeError, OverflowError) as error:
         raise ReportError("a value does not fit its field: %s" % error)
+    if struct.unpack(_CORE, core)[2:] != tuple(values[2:-1]):  # MicroPython cuts in silence
+        raise ReportError("a value does not fit its field")
     body = core + blocks
     return body + link + seal.tag(_LABEL, link, body)
 
@@ -163,7 +165,9 @@ def unpack(raw):
         raise ReportError("this is not one report of version %d" % VERSION)
     blocks = bytes(raw[CORE_BYTES:-SEAL_BYTES])
     extensions(blocks)
-    return Report(*struct.unpack(_CORE, raw[:CORE_BYTES]), blocks)
+    values = list(struct.unpack(_CORE, raw[:CORE_BYTES]))
+    values.append(blocks)
+    return Report(*values)
 
 
 def sealed(raw, seal):

@@ -1,0 +1,93 @@
+"""The board's clock: where its time comes from, and how good it is.
+
+An ESP32 has no battery: it starts in 2000 and would then hold every certificate for not
+yet valid. Until a real time is known the clock is therefore set to a moment that is past
+for sure, and reports say time 0 and quality `none`.
+"""
+
+from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE, CLOCK_NTP
+
+_POWER_LOST = (0, 1)  # unknown, power-on: the counter of seconds started anew
+_RENEW_MS = 6 * 3600 * 1000
+_RETRY_MS = 10 * 60 * 1000
+_STEP_S = 2
+_LATEST_S = 0xFFFFFFFE
+
+
+class Clock:
+    """Unix time with its quality.
+
+    Args:
+        floor_s: a moment that is past for sure.
+    """
+
+    def __init__(self, port, floor_s):
+        self._port = port
+        self._floor_s = floor_s
+        self._ntp_due_ms = 0
+        kept = port.recall("clock_set") == 1 and port.reset_cause() not in _POWER_LOST
+        self.quality = CLOCK_KEPT if kept and port.time_s() >= floor_s else CLOCK_NONE
+        if port.time_s() < floor_s:
+            port.set_time_s(floor_s)
+        if self.quality == CLOCK_NONE and port.recall("clock_set") == 1:
+            port.remember("clock_set", 0)
+
+    def now(self):
+        """Return (Unix seconds, quality); 0 seconds while the time is not known."""
+        if self.quality == CLOCK_NONE:
+            return 0, CLOCK_NONE
+        return min(self._port.time_s(), _LATEST_S), self.quality
+
+    def ask_ntp(self):
+        """Ask NTP if that is due; blocks for a second or two, so ask only when online."""
+        now_ms = self._port.uptime_ms()
+        if now_ms < self._ntp_due_ms:
+            return
+        self._ntp_due_ms = now_ms + _RETRY_MS
+        try:
+            time_s = self._port.ntp_time_s()
+        except (OSError, OverflowError):  # no answer; the next try is due later
+            return
+        if self._floor_s <= time_s <= _LATEST_S:
+            self._set(time_s, CLOCK_NTP)
+            self._ntp_due_ms = now_ms + _RENEW_MS
+
+    def hear_ack(self, time_s):
+        """Take the collector's time, unless a better one is known."""
+        if self.quality == CLOCK_NTP or not self._floor_s <= time_s <= _LATEST_S:
+            return
+        # Small steps are the way of the message, not a wrong clock.
+        if self.quality != CLOCK_ACK or abs(time_s - self._port.time_s()) >= _STEP_S:
+            self._set(time_s, CLOCK_ACK)
+
+    def _set(self, time_s, quality):
+        self._port.set_time_s(time_s)
+        if self.quality == CLOCK_NONE:
+            self._port.remember("clock_set", 1)
+        self.quality = quality
+
+
+def not_before_s(certificate):
+    """Return from when on a certificate (DER) is valid, in Unix seconds; 0 if it does not say.
+
+    Source: RFC 5280 4.1.2.5: UTCTime, "YYMMDDHHMMSSZ".
+    """
+    for at in range(len(certificate) - 16):
+        text = certificate[at + 2 : at + 14]
+        if (
+            certificate[at : at + 2] == b"\x17\x0d"
+            and certificate[at + 14 : at + 15] == b"Z"
+            and certificate[at + 15] in (0x17, 0x18)
+            and all(48 <= digit <= 57 for digit in text)
+        ):
+            year, month, day, hour, minute, second = (int(text[i : i + 2]) for i in range(0, 12, 2))
+            return unix_s(2000 + year, month, day) + hour * 3600 + minute * 60 + second
+    return 0
+
+
+def unix_s(year, month, day):
+    """Return the Unix seconds at which a day begins, for years from 2000 to 2099."""
+    lengths = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+    leap = 1 if year % 4 == 0 and month > 2 else 0
+    days = (year - 2000) * 365 + (year - 1997) // 4 + sum(lengths[: month - 1]) + leap + day - 1
+    return 946684800 + days * 86400

@@ -1,0 +1,167 @@
+"""One measurement: run the probes, judge, make the report's values; and when the next is due."""
+
+import linkreport.report as wire
+from linkreport.table import (
+    ASSOCIATION,
+    DEADLINE_PASSED,
+    DEGRADED,
+    DEVICE,
+    INTERNET,
+    LAYER_COUNT,
+    MEMORY_LOW,
+    OK,
+    PROBE_FAILED,
+    RADIO,
+    RADIO_FAILED,
+    UNTESTED,
+    UP,
+    reason_state,
+)
+from linkreport.verdict import judge
+
+from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
+from .probes import addressing, association, gateway, internet, radio, resolver
+
+PROBES = (
+    ("radio", radio),
+    ("association", association),
+    ("addressing", addressing),
+    ("gateway", gateway),
+    ("resolver", resolver),
+    ("internet", internet),
+)
+# A probe ends at its own deadline; this is for one that does not.
+_SLACK_MS = 500
+_MEMORY_LOW_BYTES = 10000
+
+
+class Evidence:
+    """What the probes of one cycle have found so far.
+
+    Attributes:
+        link: the Link, which outlives the cycle.
+        reasons: one reason for each layer, radio first, device last.
+        measures: fields of the report, by name.
+        access_point: the own network's entry in the scan, None if it was not scanned.
+        gateway, resolver: addresses from the lease, "" for none.
+    """
+
+    def __init__(self, link):
+        self.link = link
+        self.reasons = bytearray(LAYER_COUNT)
+        self.measures = {}
+        self.access_point = None
+        self.gateway = ""
+        self.resolver = ""
+
+    def works(self, layer):
+        """Tell whether a layer was seen to work; layer 0 always does."""
+        return layer == 0 or reason_state(self.reasons[layer - 1]) in (UP, DEGRADED)
+
+    def online(self):
+        """Tell whether the internet answered."""
+        return self.works(INTERNET)
+
+
+async def measure(port, config, link, faults, probes=PROBES):
+    """Run the probes within the cycle's deadline; never raises for what one of them does."""
+    evidence = Evidence(link)
+    evidence.reasons[DEVICE - 1] = OK
+    until_ms = port.uptime_ms() + config.deadline_ms["cycle"]
+    for name, module in probes:
+        reason = UNTESTED
+        if evidence.works(module.NEEDS):
+            reason = await _run(
+                name, module, port, config, evidence=evidence, until_ms=until_ms, faults=faults
+            )
+        evidence.reasons[module.LAYER - 1] = reason
+    if not evidence.works(ASSOCIATION):
+        link.online = False
+    return evidence
+
+
+async def _run(name, module, port, config, *, evidence, until_ms, faults):
+    left_ms = until_ms - port.uptime_ms()
+    if left_ms <= 0:
+        return DEADLINE_PASSED
+    limit_ms = min(left_ms, config.deadline_ms[name] + _SLACK_MS)
+    try:
+        result = await within_ms(module.probe(port, config, evidence), limit_ms)
+    except TimeoutError:
+        return DEADLINE_PASSED
+    except Exception as error:
+        faults.note(error)
+        if module.LAYER == RADIO and isinstance(error, OSError):
+            evidence.reasons[DEVICE - 1] = RADIO_FAILED
+        return PROBE_FAILED
+    evidence.measures.update(result.measures)
+    return result.reason
+
+
+def report(port, config, evidence, *, now, boot, error_count, spool, extensions):
+    """Make the report of one cycle; the spool's `make_room` must have been called.
+
+    `now` is (Unix seconds or 0, clock quality).
+    """
+    heap_free_bytes = port.heap_free_bytes()
+    if heap_free_bytes < _MEMORY_LOW_BYTES and evidence.reasons[DEVICE - 1] == OK:
+        evidence.reasons[DEVICE - 1] = MEMORY_LOW
+    state, layer, reason, confidence_percent = judge(evidence.reasons)
+    measured = evidence.measures.get
+    time_s, clock = now
+    return wire.Report(
+        version=wire.VERSION,
+        body_bytes=0,
+        key_id=config.key_id,
+        seq=spool.next_seq,
+        oldest_seq=spool.oldest_seq,
+        boot=boot,
+        period_s=config.period_s,
+        uptime_cs=port.uptime_ms() // 10 & wire.NO_U32,
+        time_s=time_s,
+        clock=clock,
+        state=state,
+        layer=layer,
+        reason=reason,
+        confidence_percent=confidence_percent,
+        layer_reasons=bytes(evidence.reasons),
+        rssi_dbm=max(-127, min(0, measured("rssi_dbm") or wire.NO_RSSI)),
+        channel=_fit(measured("channel"), wire.NO_U8),
+        bssid=measured("bssid") or wire.NO_BSSID,
+        association_ms=_fit(measured("association_ms"), wire.NO_U16),
+        addressing_ms=_fit(measured("addressing_ms"), wire.NO_U16),
+        gateway_rtt_us=_fit(measured("gateway_rtt_us"), wire.NO_U32),
+        gateway_loss_percent=_fit(measured("gateway_loss_percent"), wire.NO_U8),
+        reset_cause=_fit(port.reset_cause(), wire.NO_U8),
+        resolver_ms=_fit(measured("resolver_ms"), wire.NO_U16),
+        internet_connect_ms=_fit(measured("internet_connect_ms"), wire.NO_U16),
+        internet_http_ms=_fit(measured("internet_http_ms"), wire.NO_U16),
+        http_status=_fit(measured("http_status"), wire.NO_U16),
+        heap_free_bytes=_fit(heap_free_bytes, wire.NO_U32),
+        spool_reports=_fit(spool.waiting, wire.NO_U16),
+        error_count=_fit(error_count, wire.NO_U16),
+        extensions=extensions,
+    )
+
+
+def _fit(value, nothing):
+    """Return a value as its field holds it: `nothing` for none, the largest for more."""
+    return nothing if value is None else max(0, min(value, nothing - 1))
+
+
+class Schedule:
+    """When cycles are due: every period from the first on; late ones are left out, not made up."""
+
+    def __init__(self, period_ms, now_ms):
+        self._period_ms = period_ms
+        self._due_ms = now_ms
+
+    def wait_ms(self, now_ms):
+        """Return how long to wait for the next cycle, and count it as taken."""
+        late_ms = now_ms - self._due_ms
+        if late_ms > 0:
+            periods = (late_ms + self._period_ms - 1) // self._period_ms
+            self._due_ms += periods * self._period_ms
+        wait_ms = self._due_ms - now_ms
+        self._due_ms += self._period_ms
+        return wait_ms

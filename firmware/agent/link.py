@@ -1,0 +1,40 @@
+"""What the board knows of its own association; it stays up from one cycle to the next."""
+
+import asyncio
+
+from port import ASSOCIATED
+
+
+class Link:
+    """The association as the probes left it, for the next cycle and for the uplink.
+
+    Attributes:
+        bssid, channel: the access point that we chose, None before.
+        requested: we asked the driver to associate and did not give up since.
+        quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
+        online: the last cycle found a lease.
+    """
+
+    def __init__(self, port):
+        self._port = port
+        self.bssid = None
+        self.channel = None
+        self.requested = False
+        self.requested_at_ms = 0
+        self.association_ms = None
+        self.associated_at_ms = 0
+        self.addressing_ms = None
+        self.scanned_at_ms = None
+        self.online = False
+        self.quiet = asyncio.Event()
+        self.quiet.set()
+
+    def holds(self):
+        """Tell whether the association that we made stands."""
+        return self.requested and self._port.link() == ASSOCIATED
+
+    def drop(self):
+        """Leave the access point, or stop trying."""
+        self._port.dissociate()
+        self.requested = False
+        self.online = False

@@ -1,0 +1,1 @@
+"""Runs before main.py; there is nothing to do yet."""

@@ -1,0 +1,50 @@
+"""The hardware behind one small interface: the agent asks a port, never the chip.
+
+`load()` gives the board's port. Tests make a `port.null.NullPort` themselves. A port has:
+
+    socket                       the socket module, or what stands for it
+    uptime_ms()                  since the start; never goes back, never wraps
+    ticks_us(), ticks_us_since(start)
+    time_s(), set_time_s(unix_s) the clock, in Unix seconds
+    ntp_time_s()                 ask an NTP server; OSError if none answers
+    boot(), reset_cause()        count of boots; cause as `machine.reset_cause()` numbers it
+    recall(name), remember(name, number)
+                                 small numbers that outlive a power cut; None if never stored
+    watch(), feed()              start and feed the watchdog
+    release()                    let a technician work: the watchdog waits TECHNICIAN_MS
+    heap_free_bytes(), flash_free_bytes()
+    scan()                       [(ssid, bssid, channel, rssi_dbm, security), …]
+    associate(ssid, key, bssid), dissociate()
+    link()                       one of the link states below
+    rssi_dbm()                   of the association; None without one
+    lease()                      (address, gateway, resolver) as text, "" for what is missing
+"""
+
+# Link states, as `link()` tells them.
+IDLE = 0
+CONNECTING = 1
+ASSOCIATED = 2
+NOT_FOUND = 3
+KEY_REFUSED = 4
+HANDSHAKE_EXPIRED = 5
+BEACON_MISSED = 6
+REJECTED = 7
+
+# How an access point protects itself, as `scan()` tells it.
+OPEN = 0
+PERSONAL = 1
+ENTERPRISE = 2
+
+WATCHDOG_MS = 60000
+TECHNICIAN_MS = 30 * 60 * 1000
+
+_loaded = []
+
+
+def load():
+    """Return the port of this board, always the same one."""
+    if not _loaded:
+        from .esp32 import Esp32Port
+
+        _loaded.append(Esp32Port())
+    return _loaded[0]

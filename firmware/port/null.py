@@ -1,0 +1,225 @@
+"""A port without hardware: does what a test says and remembers what was asked of it."""
+
+import errno
+import gc
+import socket
+import struct
+import time
+
+from . import ASSOCIATED, CONNECTING, IDLE, PERSONAL
+
+if hasattr(time, "ticks_us"):
+    _ticks_us = time.ticks_us
+    _ticks_diff = time.ticks_diff
+else:
+
+    def _ticks_us():
+        return time.monotonic_ns() // 1000  # type: ignore[attr-defined]
+
+    def _ticks_diff(end, start):
+        return end - start
+
+
+class NullPort:
+    """A board that only exists in memory.
+
+    Attributes:
+        networks: what a scan shows.
+        outcome: the link state in which an attempt to associate ends.
+        attempt_ms: how long an attempt takes.
+        address, gateway, resolver: the lease.
+        offset_s: what this clock is off the machine's.
+        ntp_s: answer of the NTP server, None for none.
+        cause: why the board started.
+        memory: the small numbers that outlive a power cut.
+        calls: names of what was asked of the hardware, in order.
+    """
+
+    def __init__(self, ssid="Schule"):
+        self.networks = [(ssid.encode(), b"\x02\x00\x00\x00\x00\x01", 6, -55, PERSONAL)]
+        self.outcome = ASSOCIATED
+        self.attempt_ms = 0
+        self.address = "10.1.0.50"
+        self.gateway = "10.1.0.1"
+        self.resolver = "10.1.0.1"
+        self.offset_s = 0
+        self.ntp_s = None
+        self.cause = 1
+        self.memory = {}
+        self.calls = []
+        self.socket = NullNetwork()
+        self._start = _ticks_us()
+        self._uptime_us = 0
+        self._state = IDLE
+        self._attempt_at_ms = 0
+
+    def uptime_ms(self):
+        """Return the milliseconds since the start."""
+        now = _ticks_us()
+        self._uptime_us += _ticks_diff(now, self._start)
+        self._start = now
+        return self._uptime_us // 1000
+
+    def ticks_us(self):
+        """Return a mark for ticks_us_since."""
+        return _ticks_us()
+
+    def ticks_us_since(self, start):
+        """Return the microseconds since a mark."""
+        return _ticks_diff(_ticks_us(), start)
+
+    def time_s(self):
+        """Return the clock in Unix seconds."""
+        return int(time.time()) + self.offset_s
+
+    def set_time_s(self, unix_s):
+        """Set the clock."""
+        self.calls.append("set_time_s")
+        self.offset_s = unix_s - int(time.time())
+
+    def ntp_time_s(self):
+        """Return what the test says.
+
+        Raises: OSError: no answer.
+        """
+        self.calls.append("ntp_time_s")
+        if self.ntp_s is None:
+            raise OSError(errno.ETIMEDOUT, "no answer")
+        return self.ntp_s
+
+    def boot(self):
+        """Count and return this boot."""
+        self.memory["boot"] = self.memory.get("boot", 0) + 1
+        return self.memory["boot"]
+
+    def reset_cause(self):
+        """Return why the board started."""
+        return self.cause
+
+    def recall(self, name):
+        """Return a number, None if there is none."""
+        return self.memory.get(name)
+
+    def remember(self, name, number):
+        """Keep a number."""
+        self.memory[name] = number
+
+    def watch(self):
+        """Note it."""
+        self.calls.append("watch")
+
+    def feed(self):
+        """Note it."""
+        self.calls.append("feed")
+
+    def release(self):
+        """Note it."""
+        self.calls.append("release")
+
+    def heap_free_bytes(self):
+        """Return the free heap; on CPython a number that is enough."""
+        gc.collect()
+        return gc.mem_free() if hasattr(gc, "mem_free") else 100000
+
+    def flash_free_bytes(self):
+        """Return a number that is enough."""
+        return 1000000
+
+    def scan(self):
+        """Return what the test says."""
+        self.calls.append("scan")
+        return list(self.networks)
+
+    def associate(self, ssid, key, bssid=None):
+        """Begin to associate."""
+        self.calls.append("associate")
+        self.asked_for = (ssid, key, bssid)
+        self._state = CONNECTING
+        self._attempt_at_ms = self.uptime_ms()
+
+    def dissociate(self):
+        """Leave the access point."""
+        self.calls.append("dissociate")
+        self._state = IDLE
+
+    def lose(self, state=IDLE):
+        """Lose the association, as a board does when the access point goes away."""
+        self._state = state
+
+    def link(self):
+        """Return the link state."""
+        if self._state == CONNECTING and self.uptime_ms() >= self._attempt_at_ms + self.attempt_ms:
+            self._state = self.outcome
+        return self._state
+
+    def rssi_dbm(self):
+        """Return the strength of the association, None without one."""
+        return self.networks[0][3] if self._state == ASSOCIATED and self.networks else None
+
+    def lease(self):
+        """Return (address, gateway, resolver)."""
+        if self._state != ASSOCIATED:
+            return "", "", ""
+        return self.address, self.gateway, self.resolver
+
+
+class NullNetwork:
+    """Stands for the socket module: real sockets on other routes, and a router that echoes.
+
+    Attributes:
+        routes: {(address, port): (address, port)} for what shall lead elsewhere.
+        echo: whether the router answers pings; a list answers each ping as it says.
+    """
+
+    AF_INET = socket.AF_INET
+    SOCK_STREAM = socket.SOCK_STREAM
+    SOCK_DGRAM = socket.SOCK_DGRAM
+    SOCK_RAW = socket.SOCK_RAW
+
+    def __init__(self):
+        self.routes = {}
+        self.echo = True
+
+    def getaddrinfo(self, address, number):
+        """Return where the route leads."""
+        return socket.getaddrinfo(*self.routes.get((address, number), (address, number)))
+
+    def socket(self, family, kind, protocol=0):
+        """Return a real socket, or the router's echo."""
+        if kind == self.SOCK_RAW:
+            return NullEcho(self)
+        return socket.socket(family, kind, protocol)
+
+
+class NullEcho:
+    """A raw ICMP socket whose other end answers at once."""
+
+    def __init__(self, network):
+        self._network = network
+        self._packets = []
+
+    def setblocking(self, flag):
+        """Never blocks."""
+
+    def sendto(self, packet, target):
+        """Answer an echo request, if the test says so."""
+        echo = self._network.echo
+        if echo.pop(0) if isinstance(echo, list) else echo:
+            from agent.probes.gateway import checksum
+
+            reply = b"\x00\x00\x00\x00" + packet[4:]
+            reply = reply[:2] + struct.pack(">H", checksum(reply)) + reply[4:]
+            self._packets.append(b"\x45" + bytes(19) + reply)
+        return len(packet)
+
+    def recv(self, size):
+        """Return the next answer.
+
+        Raises: OSError: EAGAIN, there is none.
+        """
+        if not self._packets:
+            raise OSError(errno.EAGAIN, "nothing there")
+        return self._packets.pop(0)[:size]
+
+    def close(self):
+        """Nothing to close."""
