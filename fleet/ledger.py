@@ -1,0 +1,294 @@
+"""The ledger: in which state each board and each site's line was, at every second.
+
+It is a function of the *set* of reports: order, duplicates and lateness cannot change it.
+With the reports of a board sorted by time, report i of period P asserts its state
+
+    over (t[i-1], t[i]]     if t[i] - t[i-1] <= 2.5 P
+    over (t[i] - P, t[i]]   otherwise, and for the first
+
+What no report covers is `unknown`; `excluded` windows are laid over the result. A site's line
+is `up` at an instant if a board there reaches the internet, `down` if none does and one that
+tried found it gone although its gateway answered, else `unknown`: a board whose internet
+probe gave no result (`untested`, `probe-failed`) is no evidence against the line.
+
+All of it is SQL over integer seconds; `tests/fleet/reference.py` says the same slowly.
+
+Source: docs/ledger.md.
+"""
+
+# ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import duckdb
+
+from firmware.linkreport import table
+from fleet.period import Period
+
+Kind = Literal["board", "line"]
+
+# The longest grace that a u16 of seconds allows: so far beyond the edges of a period do
+# reports still say something about what lies within.
+_REACH_S = 65_535 * 5 // 2
+
+
+@dataclass(frozen=True)
+class Window:
+    """A time in which a subject does not count: maintenance, or outside a calendar.
+
+    `subject` is a board's id or a site's; a site's window holds for its line and its boards.
+    """
+
+    subject: str
+    start_s: int
+    end_s: int
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A stretch of time in which nothing changes."""
+
+    subject: str
+    start_s: int
+    end_s: int
+    state: int
+    layer: int
+    reason: int
+
+    @property
+    def length_s(self) -> int:
+        """How long it is."""
+        return self.end_s - self.start_s
+
+
+class Ledger:
+    """The ledger of one period, in temporary tables of a connection to the store.
+
+    Args:
+        connection: where `report` is; may be read-only.
+        period: every subject's states sum to its length.
+        sites: the site of each board that has one. Boards without are in the ledger too.
+        excluded: windows laid over the result.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        period: Period,
+        sites: Mapping[str, str],
+        excluded: Iterable[Window] = (),
+    ) -> None:
+        self.connection = connection
+        self.period = period
+        _fill(connection, "placed", "subject VARCHAR, site VARCHAR", sites.items())
+        _fill(
+            connection,
+            "excluded_window",
+            "subject VARCHAR, start_s BIGINT, end_s BIGINT",
+            ((w.subject, w.start_s, w.end_s) for w in excluded),
+        )
+        self._lay("board", _ASSERTED, _BOARD_SUBJECTS, _BOARD_WINDOWS)
+        self._lay("line", _LINE, _LINE_SUBJECTS, _LINE_WINDOWS)
+
+    def seconds(self, kind: Kind) -> dict[str, list[int]]:
+        """Return, for every subject, the seconds in each state, by the state's number."""
+        found: dict[str, list[int]] = {}
+        rows = self.connection.execute(
+            f"SELECT subject, state, sum(end_s - start_s)::BIGINT FROM {kind}_interval GROUP BY ALL"
+        )
+        for subject, state, length_s in rows.fetchall():
+            found.setdefault(subject, [0] * len(table.STATES))[state] = length_s
+        return found
+
+    def intervals(self, kind: Kind) -> list[Interval]:
+        """Return all intervals, by subject and time."""
+        rows = self.connection.execute(
+            "SELECT subject, start_s, end_s, state, layer, reason "
+            f"FROM {kind}_interval ORDER BY subject, start_s"
+        )
+        return [Interval(*row) for row in rows.fetchall()]
+
+    def missing(self) -> list[tuple[str, str, int, int, int]]:
+        """Return (site, board, reason, start, end) for each time a board missed the internet.
+
+        The gateway answered there and the internet did not: the evidence against a line.
+        """
+        rows = self.connection.execute(
+            "SELECT site, subject, internet_reason, start_s, end_s "
+            "FROM board_interval JOIN placed USING (subject) WHERE misses ORDER BY ALL"
+        )
+        return rows.fetchall()
+
+    def _lay(self, kind: Kind, source: str, subjects: str, windows: str) -> None:
+        """Make `<kind>_interval` from pieces that do not overlap."""
+        edges = {"start_s": self.period.start_s, "end_s": self.period.end_s}
+        execute = self.connection.execute
+        execute(
+            "CREATE OR REPLACE TEMP TABLE piece AS "
+            f"SELECT row_number() OVER () AS number, * FROM ({_joined(source)})",
+            edges if "$start_s" in source else None,
+        )
+        execute(f"CREATE OR REPLACE TEMP TABLE frame AS {subjects}")
+        execute(f"CREATE OR REPLACE TEMP TABLE shut AS {windows}")
+        execute(f"CREATE OR REPLACE TEMP TABLE framed AS {_FRAMED}", edges)
+        execute(f"CREATE OR REPLACE TEMP TABLE {kind}_interval AS {_joined('FROM framed')}")
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    name: str,
+    columns: str,
+    rows: Iterable[Sequence[object]],
+) -> None:
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
+    with connection.appender(name) as appender:
+        for row in rows:
+            appender.append_row(*row)
+
+
+def _numbers(*states: int) -> str:
+    """Return the reasons of the given states as an SQL list."""
+    return ", ".join(str(n) for n, (_, state) in sorted(table.REASONS.items()) if state in states)
+
+
+_FINE = _numbers(table.UP, table.DEGRADED)
+_FAILED = _numbers(table.DOWN)
+_KNOWN = f"{table.UP}, {table.DEGRADED}, {table.DOWN}"
+
+# Reports with their time. One made before the clock was known takes it from a report of the
+# same boot that knows: the best clock there is, and of those the earliest.
+_TIMED = """
+    WITH anchor AS (
+        SELECT device, key_id, boot,
+            first(time_s::BIGINT * 100 - uptime_cs ORDER BY clock DESC, uptime_cs, seq) AS boot_cs
+        FROM report SEMI JOIN
+            (FROM report WHERE clock = 0 OR time_s = 0) USING (device, key_id, boot)
+        WHERE clock > 0 AND time_s > 0
+        GROUP BY ALL
+    )
+    SELECT report.*, time_s::BIGINT AS at_s FROM report WHERE clock > 0 AND time_s > 0
+    UNION ALL
+    SELECT report.*, (boot_cs + uptime_cs) // 100
+    FROM report JOIN anchor USING (device, key_id, boot) WHERE clock = 0 OR time_s = 0
+"""
+
+# What each report asserts, cut to the period. Of those with equal times the highest number
+# comes first; the gap before the others is 0, so that they cover nothing. A state that no board
+# may claim is unknown.
+_ASSERTED = f"""
+    WITH spaced AS (
+        SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
+        FROM ({_TIMED})
+        WHERE at_s BETWEEN $start_s - {_REACH_S} AND $end_s + {_REACH_S}
+        WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
+    ),
+    covering AS (
+        SELECT *, CASE WHEN 2 * gap_s <= 5 * period_s THEN gap_s ELSE period_s END AS covered_s
+        FROM spaced
+    )
+    SELECT device AS subject,
+        greatest($start_s, at_s - covered_s) AS start_s,
+        least($end_s, at_s) AS end_s,
+        CASE WHEN known THEN state ELSE {table.UNKNOWN} END AS state,
+        layer,
+        reason,
+        known AND internet_reason IN ({_FINE}) AS reaches,
+        known AND gateway_reason IN ({_FINE}) AND internet_reason IN ({_FAILED}) AS misses,
+        internet_reason
+    FROM covering
+"""
+_BOARD_SUBJECTS = "SELECT subject FROM placed UNION SELECT subject FROM piece"
+_BOARD_WINDOWS = """
+    SELECT subject, start_s, end_s FROM excluded_window
+    UNION ALL
+    SELECT placed.subject, start_s, end_s
+    FROM placed JOIN excluded_window ON excluded_window.subject = site
+"""
+
+# What the boards of a site say together, from how many reach the internet and how many miss it.
+_LINE = f"""
+    WITH evidence AS (
+        FROM board_interval JOIN placed USING (subject) WHERE reaches OR misses
+    ),
+    edge AS (
+        SELECT site, start_s AS at_s, reaches::INT AS reaches, misses::INT AS misses FROM evidence
+        UNION ALL
+        SELECT site, end_s, -reaches::INT, -misses::INT FROM evidence
+    ),
+    stretch AS (
+        SELECT site, at_s AS start_s, lead(at_s) OVER w AS end_s,
+            sum(reaches) OVER w > 0 AS reaches, sum(misses) OVER w > 0 AS misses
+        FROM (
+            SELECT site, at_s, sum(reaches) AS reaches, sum(misses) AS misses
+            FROM edge GROUP BY ALL
+        )
+        WINDOW w AS (PARTITION BY site ORDER BY at_s)
+    )
+    SELECT site AS subject, start_s, end_s,
+        CASE WHEN reaches THEN {table.UP} ELSE {table.DOWN} END AS state,
+        CASE WHEN reaches THEN 0 ELSE {table.INTERNET} END AS layer,
+        {table.UNTESTED} AS reason, reaches, misses, {table.UNTESTED} AS internet_reason
+    FROM stretch WHERE end_s IS NOT NULL AND (reaches OR misses)
+"""
+_LINE_SUBJECTS = "SELECT DISTINCT site AS subject FROM placed"
+_LINE_WINDOWS = "FROM excluded_window"
+
+# Every subject's frame is the whole period. At each edge of a piece its number is added or
+# taken away, so that the running sum is the number of the one piece that holds, 0 where there
+# is none; windows, which may overlap, are counted in the same pass.
+_FRAMED = f"""
+    WITH edge AS (
+        SELECT subject, start_s AS at_s, number, 0 AS windows FROM piece
+        UNION ALL SELECT subject, end_s, -number, 0 FROM piece
+        UNION ALL SELECT subject, $start_s, 0, 0 FROM frame
+        UNION ALL SELECT subject, $end_s, 0, 0 FROM frame
+        UNION ALL SELECT subject, greatest(start_s, $start_s), 0, 1 FROM shut
+            WHERE start_s < least(end_s, $end_s) AND end_s > $start_s
+        UNION ALL SELECT subject, least(end_s, $end_s), 0, -1 FROM shut
+            WHERE start_s < least(end_s, $end_s) AND end_s > $start_s
+    ),
+    stretch AS (
+        SELECT subject, at_s AS start_s, lead(at_s) OVER w AS end_s,
+            sum(number) OVER w AS number, sum(windows) OVER w > 0 AS excluded
+        FROM (
+            SELECT subject, at_s, sum(number) AS number, sum(windows) AS windows
+            FROM edge GROUP BY ALL
+        )
+        WINDOW w AS (PARTITION BY subject ORDER BY at_s)
+    )
+    SELECT stretch.subject, stretch.start_s, stretch.end_s,
+        CASE WHEN excluded THEN {table.EXCLUDED} ELSE coalesce(state, {table.UNKNOWN}) END AS state,
+        coalesce(layer, 0) AS layer, coalesce(reason, 0) AS reason,
+        coalesce(reaches, false) AS reaches, coalesce(misses, false) AS misses,
+        coalesce(internet_reason, 0) AS internet_reason
+    FROM stretch SEMI JOIN frame USING (subject)
+        LEFT JOIN piece ON piece.number = stretch.number AND NOT excluded
+    WHERE stretch.end_s IS NOT NULL
+"""
+
+
+def _joined(source: str) -> str:
+    """Return SQL that joins neighbouring intervals of which all facts are equal."""
+    facts = ("state", "layer", "reason", "reaches", "misses", "internet_reason")
+    same = " AND ".join(f"{fact} = lag({fact}) OVER w" for fact in facts)
+    return f"""
+        WITH marked AS (
+            SELECT *, lag(end_s) OVER w AS end_before_s, lead(start_s) OVER w IS NULL AS ends,
+                NOT coalesce(start_s = end_before_s AND {same}, false) AS begins
+            FROM ({source}) WHERE start_s < end_s
+            WINDOW w AS (PARTITION BY subject ORDER BY start_s)
+        ),
+        edge AS (
+            SELECT * REPLACE (
+                CASE WHEN ends THEN end_s
+                    WHEN lead(begins) OVER w THEN lead(end_before_s) OVER w
+                    ELSE lead(end_s) OVER w END AS end_s)
+            FROM marked WHERE begins OR ends
+            WINDOW w AS (PARTITION BY subject ORDER BY start_s)
+        )
+        SELECT subject, start_s, end_s, {", ".join(facts)} FROM edge WHERE begins
+    """

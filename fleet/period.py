@@ -1,0 +1,99 @@
+"""Periods of time as people name them: dates and times in the city's time zone.
+
+Inside, time is UTC seconds, and a period is half open: its start belongs to it, its end does not.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from fleet.errors import UsageError
+
+DEFAULT_LENGTH_S = 24 * 3600
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_HINT = "give a date (2026-11-22) or a time (2026-11-22T08:05, 2026-11-22T08:05+01:00)"
+
+
+@dataclass(frozen=True)
+class Period:
+    """UTC seconds from `start_s` until before `end_s`.
+
+    Raises: UsageError: it ends before it begins.
+    """
+
+    start_s: int
+    end_s: int
+
+    def __post_init__(self) -> None:
+        if self.end_s <= self.start_s:
+            raise UsageError(
+                "the period ends before it begins",
+                hint="--from must be earlier than --to, and not in the future",
+            )
+
+    @property
+    def length_s(self) -> int:
+        """How long it is."""
+        return self.end_s - self.start_s
+
+
+def parse(start: str | None, end: str | None, zone: ZoneInfo, now_s: int) -> Period:
+    """Return the period that a user asked for.
+
+    A date as start is that day's beginning, a date as end is that day's end, so that
+    `--from 2026-11-01 --to 2026-11-30` is all of November. What lies in the future is cut
+    off. Without a start it is the 24 hours before the end, without an end it ends now.
+
+    Raises: UsageError: a text is no time, names an hour that the clock change skips or
+        repeats, or the period ends before it begins.
+    """
+    end_s = now_s if end is None else min(now_s, _seconds(end, zone, "--to", end_of_day=True))
+    if start is None:
+        return Period(end_s - DEFAULT_LENGTH_S, end_s)
+    return Period(_seconds(start, zone, "--from", end_of_day=False), end_s)
+
+
+def _seconds(text: str, zone: ZoneInfo, option: str, *, end_of_day: bool) -> int:
+    text = text.strip()
+    try:
+        if _DATE.fullmatch(text):
+            day = date.fromisoformat(text) + timedelta(days=end_of_day)
+            return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise UsageError(f"{option} {text!r} is no date or time", hint=_HINT) from None
+    if moment.tzinfo is None:
+        moment = _local(moment, zone, f"{option} {text}")
+    return int(moment.timestamp())
+
+
+def _local(moment: datetime, zone: ZoneInfo, what: str) -> datetime:
+    first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+    if first.utcoffset() == second.utcoffset():
+        return first
+    skipped = first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != moment
+    how = "does not exist" if skipped else "comes twice"
+    raise UsageError(
+        f"{what}: this hour {how} in {zone.key}, because the clocks change",
+        hint=f"give the offset from UTC: {first.isoformat()} or {second.isoformat()}",
+    )
+
+
+def shown(moment_s: int, zone: ZoneInfo) -> str:
+    """Return a moment as people read it: `2026-11-22 08:05:00`."""
+    return f"{datetime.fromtimestamp(moment_s, zone):%Y-%m-%d %H:%M:%S}"
+
+
+def iso(moment_s: int, zone: ZoneInfo) -> str:
+    """Return a moment as programs read it: `2026-11-22T08:05:00+01:00`."""
+    return datetime.fromtimestamp(moment_s, zone).isoformat()
+
+
+def duration(length_s: int) -> str:
+    """Return a length of time as hours, minutes and seconds: `26:05:09`."""
+    minutes, seconds = divmod(length_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"

@@ -1,0 +1,349 @@
+"""The city's store: every report that was collected, in one DuckDB file.
+
+    <city>/store/netzpuls.duckdb   table `report`, table `cursor`
+    <city>/store/writer.lock       held while a collection runs; names its process
+    <city>/store/file.lock         held for the moments in which the file is open
+
+One collection at a time writes; it opens the file for each piece only, so that any number of
+readers can work between two pieces. A report is known by (device, key_id, seq). The table has
+no index for that: the one writer joins each piece with what is there, which costs less than
+an index over forty million reports, and keeps nothing in memory.
+"""
+
+# ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+
+from firmware.linkreport import report as wire
+from firmware.linkreport.table import LAYERS
+from fleet.errors import StoreError
+from fleet.text import printable
+
+STORE_FOLDER = "store"
+STORE_FILE = "netzpuls.duckdb"
+SCHEMA_VERSION = 1
+
+# A writer opens the file for some ten milliseconds, a reader for as long as its query runs.
+_PATIENCE_S = 20.0
+_POLL_S = 0.02
+
+_LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
+
+# name: (type, what stands on the wire where nothing was measured); in the order of the wire.
+_MEASURED = {
+    "rssi_dbm": ("TINYINT", wire.NO_RSSI),
+    "channel": ("UTINYINT", wire.NO_U8),
+    "bssid": ("BLOB", r"'\x00\x00\x00\x00\x00\x00'::BLOB"),
+    "association_ms": ("USMALLINT", wire.NO_U16),
+    "addressing_ms": ("USMALLINT", wire.NO_U16),
+    "gateway_rtt_us": ("UINTEGER", wire.NO_U32),
+    "gateway_loss_percent": ("UTINYINT", wire.NO_U8),
+    "reset_cause": ("UTINYINT", wire.NO_U8),
+    "resolver_ms": ("USMALLINT", wire.NO_U16),
+    "internet_connect_ms": ("USMALLINT", wire.NO_U16),
+    "internet_http_ms": ("USMALLINT", wire.NO_U16),
+    "http_status": ("USMALLINT", wire.NO_U16),
+    "heap_free_bytes": ("UINTEGER", wire.NO_U32),
+    "spool_reports": ("USMALLINT", wire.NO_U16),
+    "error_count": ("USMALLINT", wire.NO_U16),
+}
+_COLUMNS = {
+    "device": "VARCHAR",
+    "gateway": "VARCHAR",
+    "received_s": "UINTEGER",
+    "key_id": "USMALLINT",
+    "seq": "UINTEGER",
+    "oldest_seq": "UINTEGER",
+    "boot": "USMALLINT",
+    "period_s": "USMALLINT",
+    "uptime_cs": "UINTEGER",
+    "time_s": "UINTEGER",
+    "clock": "UTINYINT",
+    "state": "UTINYINT",
+    "layer": "UTINYINT",
+    "reason": "UTINYINT",
+    "confidence_percent": "UTINYINT",
+    **dict.fromkeys(_LAYER_COLUMNS, "UTINYINT"),
+    **{name: kind for name, (kind, _) in _MEASURED.items()},
+    "raw": "BLOB",
+}
+_DEFINITION = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+_CORE = slice(2, 14)  # of a wire.Report: key_id to confidence_percent
+_REST = slice(15, -1)  # rssi_dbm to error_count
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """How far a gateway was read: the last row of which database."""
+
+    database: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One report whose seal was checked, as it goes into the store."""
+
+    device: str
+    received_s: int
+    raw: bytes
+    report: wire.Report
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of a piece: reports new, there before, or forged under a number in use."""
+
+    new: int = 0
+    duplicates: int = 0
+    forks: int = 0
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What is missing in the reports that a board made under one key.
+
+    Attributes:
+        lost: numbers that will never come: the board said that it no longer holds them.
+        breaks: neighbours of which the later does not vouch for the earlier.
+    """
+
+    device: str
+    key_id: int
+    lost: int
+    breaks: int
+
+
+class Store:
+    """The store of a city."""
+
+    def __init__(self, city: Path) -> None:
+        self.folder = city / STORE_FOLDER
+        self.path = self.folder / STORE_FILE
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the store for reading, waiting for a writer's moment to pass.
+
+        Raises: StoreError: nothing was collected yet, another program has the file, or it is
+            no store of this version.
+        """
+        with self.open(read_only=True) as connection:
+            if not _is_made(connection, self.path):
+                raise self._empty()
+            yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Writer]:
+        """Be the one writer, until the block ends.
+
+        Raises: StoreError: another process is, or the folder cannot be written.
+        """
+        try:
+            self.folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot make {self.folder}: {error.strerror}") from None
+        path = self.folder / "writer.lock"
+        with _locked(path, fcntl.LOCK_EX, patience_s=0) as descriptor:
+            if descriptor is None:
+                raise StoreError(
+                    f"process {path.read_text().strip() or '?'} is writing to {self.path}",
+                    hint="wait until that collection has ended, then run the command again",
+                )
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, b"%d\n" % os.getpid())
+            with self.open(read_only=False) as connection:
+                if not _is_made(connection, self.path):
+                    connection.execute(_SCHEMA)
+            yield Writer(self)
+
+    @contextlib.contextmanager
+    def open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        """Open the file for a moment; readers share it, a writer has it alone.
+
+        Raises: StoreError: there is no file to read, it is in use for too long, or it is broken.
+        """
+        if read_only and not self.path.exists():
+            raise self._empty()
+        kind = fcntl.LOCK_SH if read_only else fcntl.LOCK_EX
+        with _locked(self.folder / "file.lock", kind, _PATIENCE_S) as descriptor:
+            if descriptor is None:
+                raise StoreError(
+                    f"{self.path} has been in use for {_PATIENCE_S:.0f} s",
+                    hint=f"see who has it with: fuser -v {self.path}",
+                )
+            try:
+                with duckdb.connect(str(self.path), read_only=read_only) as connection:
+                    yield connection
+            except (duckdb.OperationalError, duckdb.ConnectionException) as error:
+                raise StoreError(
+                    f"{self.path}: {printable(str(error).partition(chr(10))[0], 400)}",
+                    hint="look at free space and rights there, and who else has the file open",
+                ) from None
+
+    def _empty(self) -> StoreError:
+        return StoreError(
+            f"{self.folder} holds no reports: nothing was collected yet",
+            hint="run netzpuls fleet collect first",
+        )
+
+
+class Writer:
+    """Puts reports into the store; safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._one_at_a_time = threading.Lock()
+
+    def cursors(self) -> dict[str, Cursor]:
+        """Return how far each gateway was read."""
+        with self._one_at_a_time, self._store.open(read_only=True) as connection:
+            rows = connection.execute('SELECT gateway, database, "row" FROM cursor').fetchall()
+        return {gateway: Cursor(database, row) for gateway, database, row in rows}
+
+    def ingest(self, gateway: str, cursor: Cursor, reports: Sequence[Verified]) -> Ingested:
+        """Add what is not there yet and move the gateway's cursor, both or neither.
+
+        Raises: StoreError: the store cannot be written; nothing has changed then.
+        """
+        with self._one_at_a_time, self._store.open(read_only=False) as connection:
+            connection.execute(f"CREATE TEMP TABLE piece ({_DEFINITION})")
+            with connection.appender("piece") as appender:
+                for item in reports:
+                    appender.append_row(*_row(gateway, item))
+            connection.begin()
+            counted = connection.execute(_INSERT).fetchone()
+            new = counted[0] if counted else 0
+            forks = 0
+            if new < len(reports):
+                counted = connection.execute(_COUNT_FORKS).fetchone()
+                forks = counted[0] if counted else 0
+            connection.execute(
+                "INSERT OR REPLACE INTO cursor VALUES ($1, $2, $3, $4)",
+                [gateway, cursor.database, cursor.row, int(time.time())],
+            )
+            connection.commit()
+        return Ingested(new, len(reports) - new - forks, forks)
+
+
+def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:
+    """Return the boards' keys under which something is missing."""
+    return [Gap(*row) for row in connection.execute(_GAPS).fetchall()]
+
+
+def count_reports(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Return how many reports of each board are in the store."""
+    rows = connection.execute("SELECT device, count(*) FROM report GROUP BY device").fetchall()
+    return dict(rows)
+
+
+# What a report does not know is NULL in the store.
+_MEASURED_OR_NULL = ", ".join(
+    f"nullif({name}, {missing}) AS {name}" for name, (_, missing) in _MEASURED.items()
+)
+_INSERT = f"""
+    INSERT INTO report BY NAME
+    SELECT * REPLACE ({_MEASURED_OR_NULL})
+    FROM piece ANTI JOIN report USING (device, key_id, seq)
+    QUALIFY row_number() OVER (PARTITION BY device, key_id, seq ORDER BY received_s, raw) = 1
+"""
+_COUNT_FORKS = """
+    SELECT count(*) FROM piece JOIN report USING (device, key_id, seq)
+    WHERE piece.raw <> report.raw
+"""
+_GAPS = """
+    WITH chained AS (
+        SELECT device, key_id, seq, max(oldest_seq) OVER (PARTITION BY device, key_id) AS oldest,
+            seq = 1 + lag(seq) OVER w
+                AND right(hex(raw), 64)[:32] <> lag(right(hex(raw), 32)) OVER w AS broken
+        FROM report
+        WINDOW w AS (PARTITION BY device, key_id ORDER BY seq)
+    )
+    SELECT device, key_id, any_value(oldest) - 1 - count(*) FILTER (seq < oldest) AS lost,
+        count(*) FILTER (broken) AS breaks
+    FROM chained GROUP BY device, key_id
+    HAVING lost > 0 OR breaks > 0
+    ORDER BY device, key_id
+"""
+_SCHEMA = f"""
+    BEGIN;
+    CREATE TABLE report ({_DEFINITION});
+    CREATE TABLE cursor (
+        gateway VARCHAR PRIMARY KEY, database VARCHAR, "row" UBIGINT, collected_s UBIGINT
+    );
+    CREATE TABLE schema AS SELECT {SCHEMA_VERSION} AS version;
+    COMMIT;
+"""
+
+
+def _is_made(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
+    """Tell whether the tables are there.
+
+    Raises: StoreError: there are others, or they are of another version.
+    """
+    tables = {row[0] for row in connection.execute("SHOW TABLES").fetchall()}
+    if not tables:
+        return False
+    found = []
+    if "schema" in tables:
+        found = connection.execute("SELECT version FROM schema").fetchall()
+    if found != [(SCHEMA_VERSION,)]:
+        raise StoreError(
+            f"{path} has schema {found[0][0] if found else 'unknown'}; "
+            f"this Netzpuls knows {SCHEMA_VERSION}",
+            hint="use the Netzpuls that wrote it or a newer one, or move the file away and "
+            "collect anew",
+        )
+    return True
+
+
+def _row(gateway: str, item: Verified) -> tuple[object, ...]:
+    report = item.report
+    return (
+        item.device,
+        gateway,
+        item.received_s,
+        *report[_CORE],
+        *report.layer_reasons,
+        *report[_REST],
+        item.raw,
+    )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, kind: int, patience_s: float) -> Iterator[int | None]:
+    """Hold a lock on a file and yield its descriptor, or None if others have held it too long.
+
+    Raises: StoreError: the file cannot be made.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise StoreError(f"cannot open {path}: {error.strerror}") from None
+    try:
+        yield descriptor if _lock(descriptor, kind, time.monotonic() + patience_s) else None
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, kind: int, until: float) -> bool:
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True

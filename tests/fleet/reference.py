@@ -1,0 +1,132 @@
+"""The ledger said slowly: one entry for each second, one question at a time.
+
+Only for tests. It shares no code with `fleet/ledger.py`, only the table of reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from firmware.linkreport import table
+from fleet.ledger import Window
+
+
+class Row(NamedTuple):
+    """What the ledger needs of one report."""
+
+    device: str
+    key_id: int
+    seq: int
+    boot: int
+    period_s: int
+    uptime_cs: int
+    time_s: int
+    clock: int
+    state: int
+    layer: int
+    reason: int
+    gateway_reason: int
+    internet_reason: int
+
+
+Second = tuple[int, int, int]
+NOTHING: Second = (table.UNKNOWN, 0, 0)
+EXCLUDED: Second = (table.EXCLUDED, 0, 0)
+
+
+def time_of(row: Row, rows: Sequence[Row]) -> int | None:
+    """Return when a report was made, or None as long as nobody knows."""
+    if row.clock and row.time_s:
+        return row.time_s
+    knowing = [
+        other
+        for other in rows
+        if (other.device, other.key_id, other.boot) == (row.device, row.key_id, row.boot)
+        and other.clock
+        and other.time_s
+    ]
+    if not knowing:
+        return None
+    best = min(knowing, key=lambda other: (-other.clock, other.uptime_cs, other.seq))
+    return (best.time_s * 100 - best.uptime_cs + row.uptime_cs) // 100
+
+
+def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[Row | None]:
+    """Return, for each second, the report that says what was the case."""
+    by_time: dict[int, Row] = {}
+    for row in rows:
+        at_s = time_of(row, rows)
+        if row.device != device or at_s is None:
+            continue
+        other = by_time.get(at_s)
+        if other is None or (row.key_id, row.seq) > (other.key_id, other.seq):
+            by_time[at_s] = row
+    seconds: list[Row | None] = [None] * (end_s - start_s)
+    before: int | None = None
+    for at_s in sorted(by_time):
+        row = by_time[at_s]
+        reach = row.period_s
+        if before is not None and (at_s - before) <= 2.5 * row.period_s:
+            reach = at_s - before
+        for second in range(at_s - reach, at_s):
+            if start_s <= second < end_s:
+                seconds[second - start_s] = row
+        before = at_s
+    return seconds
+
+
+def ledger(
+    rows: Sequence[Row],
+    sites: Mapping[str, str],
+    start_s: int,
+    end_s: int,
+    windows: Sequence[Window] = (),
+) -> tuple[dict[str, list[Second]], dict[str, list[Second]]]:
+    """Return (state, layer, reason) of every board and of every line at every second."""
+
+    def shut(second: int, *subjects: str | None) -> bool:
+        return any(w.subject in subjects and w.start_s <= second < w.end_s for w in windows)
+
+    boards: dict[str, list[Second]] = {}
+    lines: dict[str, list[Second]] = {
+        site: [NOTHING] * (end_s - start_s) for site in sites.values()
+    }
+    said: dict[str, list[Row | None]] = {}
+    for device in {*sites, *(row.device for row in rows)}:
+        held = holding(device, rows, start_s, end_s)
+        for second in range(start_s, end_s):
+            if shut(second, device, sites.get(device)):
+                held[second - start_s] = None
+        said[device] = held
+        if device not in sites and not any(held):
+            continue
+        boards[device] = [
+            EXCLUDED
+            if shut(start_s + number, device, sites.get(device))
+            else NOTHING
+            if row is None
+            else (row.state if row.state in (1, 2, 3) else table.UNKNOWN, row.layer, row.reason)
+            for number, row in enumerate(held)
+        ]
+    for site, line in lines.items():
+        for number in range(end_s - start_s):
+            known = [
+                row
+                for device, place in sites.items()
+                if place == site
+                and (row := said[device][number]) is not None
+                and row.state in (table.UP, table.DEGRADED, table.DOWN)
+            ]
+            works = (table.UP, table.DEGRADED)
+            if shut(start_s + number, site):
+                line[number] = EXCLUDED
+            elif any(table.reason_state(row.internet_reason) in works for row in known):
+                line[number] = (table.UP, 0, 0)
+            elif any(
+                table.reason_state(row.gateway_reason) in works
+                and table.reason_state(row.internet_reason) == table.DOWN
+                for row in known
+            ):
+                line[number] = (table.DOWN, table.INTERNET, 0)
+    return boards, lines
