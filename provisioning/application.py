@@ -13,7 +13,9 @@ import functools
 import hashlib
 import operator
 import struct
-from dataclasses import dataclass
+import threading
+import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.text import printable
@@ -47,6 +49,8 @@ _CHIP_IDS = {
 }  # fmt: skip
 _HINT = f"get ESP32_GENERIC (the .bin, not the .app-bin) from {OFFICIAL}"
 
+_deflating = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -69,7 +73,8 @@ class Application:
     """
 
     path: Path
-    content: bytes
+    content: bytes = field(repr=False)
+    deflated: bytes = field(repr=False)
     sha256: str
     version: str
     stand_in: bool
@@ -131,12 +136,24 @@ def _parse(path: Path, content: bytes) -> Application:
     return Application(
         path=path,
         content=content,
+        deflated=_deflate(content),
         sha256=hashlib.sha256(content).hexdigest(),
         version=version,
         stand_in=project == _STAND_IN,
         file_system=file_system,
         settings=settings,
     )
+
+
+def _deflate(content: bytes) -> bytes:
+    """Deflate an image once for a whole tray of boards: it takes a second."""
+    with _deflating:
+        return _deflated(content)
+
+
+@functools.lru_cache(maxsize=1)
+def _deflated(content: bytes) -> bytes:
+    return zlib.compress(content, 9)
 
 
 def _partitions(content: bytes) -> list[Partition]:

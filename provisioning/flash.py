@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import termios
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,7 +25,7 @@ from fleet.text import printable
 from provisioning import application, configuration, image, port, registry, selftest
 from provisioning.application import Application
 from provisioning.errors import ChipError, ReassignError
-from provisioning.session import Session
+from provisioning.session import Region, Session
 
 BAUD = 921600
 SELF_TEST_S = 60.0
@@ -207,7 +208,7 @@ class _Flashing:
                         request.city, self._board, key_id, report_key, identity.certificate_pem
                     )
                 )
-                file_system = image.file_system(
+                content = image.file_system(
                     self._plan.files
                     | self._configuration(key_id)
                     | {
@@ -218,11 +219,13 @@ class _Flashing:
                     },
                     parts.file_system.size,
                 )
-            self._write(session, "application", application.START, parts.content)
+                file_system = Region(parts.file_system.offset, content, zlib.compress(content, 9))
+            program = Region(application.START, parts.content, parts.deflated)
+            self._write(session, "application", program)
             # Settings of an earlier life would be taken for this one's.
             if not application.START <= parts.settings.offset < parts.end:
                 session.erase(parts.settings.offset, parts.settings.size)
-            self._write(session, "file system", parts.file_system.offset, file_system)
+            self._write(session, "file system", file_system)
             with self._stage("self-test"):
                 session.restart()
                 hidden = (self._plan.wlan_key, report_key.hex())
@@ -281,9 +284,9 @@ class _Flashing:
         )
         return {"config.json": configuration.encode(content)}
 
-    def _write(self, session: Session, stage: str, address: int, content: bytes) -> None:
+    def _write(self, session: Session, stage: str, region: Region) -> None:
         with self._stage(stage):
-            session.write(address, content, lambda done, total: self._say(stage, done, total))
+            session.write(region, lambda done, total: self._say(stage, done, total))
 
     @contextlib.contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

@@ -1,7 +1,10 @@
 """One esptool session with one board; several may run in threads of one process.
 
-esptool speaks through one logger for the whole process. `_Router` takes its place: what a
-thread's session says goes to that session, and other threads' words where they went before.
+esptool's own `write_flash` compresses again for every board and tells a failed digest only in
+words, so the few steps that it takes with the stub are taken here.
+
+esptool speaks through one logger for the whole process. `_Router` takes its place: sessions
+are quiet, other threads' words go where they went before.
 """
 
 from __future__ import annotations
@@ -11,12 +14,15 @@ import hashlib
 import struct
 import termios
 import threading
+import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import serial
 from esp_pylib.logger import EspLog, EspLogBase
 from esptool import cmds  # type: ignore[import-untyped]
+from esptool import loader as loader_module
 from esptool.util import (  # type: ignore[import-untyped]
     FatalError,
     UnsupportedCommandError,
@@ -37,10 +43,21 @@ LINE_ERRORS = (
     IndexError,
 )
 
+_ERASE_BLOCK_BYTES = 64 * 1024
+
 Advance = Callable[[int, int], None]
 
 _local = threading.local()
 _installing = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the flash, and what it is to hold; `deflated` is the same by zlib."""
+
+    address: int
+    content: bytes = field(repr=False)
+    deflated: bytes = field(repr=False)
 
 
 class Session:
@@ -65,7 +82,7 @@ class Session:
             BoardSilentError: nothing answers.
             ChipError: another chip than the ESP32.
         """
-        with _heard(None):
+        with _quiet():
             try:
                 self._connect()
             except LINE_ERRORS as error:
@@ -80,61 +97,87 @@ class Session:
         self._loader = None
 
     def _connect(self) -> None:
-        rom = cmds.detect_chip(self._port, CONSOLE_BAUD)
+        mode = "default-reset" if has_reset_line(self._port) else "no-reset"
+        rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode)
         if rom.CHIP_NAME != "ESP32":
             raise ChipError(
                 f"the board on {self._port.port} is an {printable(rom.CHIP_NAME)}, not an ESP32",
                 hint="only boards with the plain ESP32 can be flashed",
             )
+        if rom.get_secure_boot_enabled() or rom.get_flash_encryption_enabled():
+            raise ChipError(
+                f"the board on {self._port.port} is locked: secure boot or flash encryption",
+                hint="it only takes its maker's software; take another board",
+            )
         self.chip = str(rom.get_chip_description())
         self.mac = ":".join(f"{byte:02x}" for byte in rom.read_mac())
         loader = cmds.run_stub(rom)
-        # A cable pulled out is an error at once: esptool would wait for it to come back and
-        # go on with a board that may be another one.
-        loader.WRITE_FLASH_ATTEMPTS = 1
         if self._baud != CONSOLE_BAUD:
             loader.change_baud(self._baud)
         cmds.attach_flash(loader)
         self.flash_bytes = flash_size_bytes(cmds.detect_flash_size(loader)) or 0
+        if self.flash_bytes:
+            loader.flash_set_parameters(self.flash_bytes)
         self._loader = loader
 
-    def write(self, address: int, content: bytes, advance: Advance) -> None:
-        """Write `content` to the flash from `address` on and compare digests.
+    def write(self, region: Region, advance: Advance) -> None:
+        """Write a region and compare digests.
 
         Args:
-            address: on a sector's start.
-            content: what to write; what else is in its sectors is erased.
-            advance: told bytes sent and bytes to send, compressed.
+            region: on a sector's start; what else is in its sectors is erased.
+            advance: told bytes sent and bytes to send.
 
         Raises:
             WriteError: the board was lost or refuses.
             VerifyError: the flash holds something else afterwards.
         """
-        sent = _Sent(advance)
-        with _heard(sent):
+        content = region.content
+        with _quiet():
             try:
-                cmds.write_flash(self._loader, [(address, content)])
+                self._send(region, advance)
+                digest = self._loader.flash_md5sum(region.address, len(content))
             except LINE_ERRORS as error:
-                if sent.complete and self._differs(address, content):
-                    raise VerifyError(
-                        f"the flash on {self._port.port} does not hold what was written at "
-                        f"{address:#x}",
-                        hint="run the same command again; if it happens twice, the board's flash "
-                        "is worn out: take another board",
-                    ) from None
                 raise WriteError(
-                    f"writing the board on {self._port.port} failed at {address:#x}: "
+                    f"writing the board on {self._port.port} failed at {region.address:#x}: "
                     f"{_first_line(error)}",
                     hint="check the cable and run the same command again, with --baud 460800 or "
                     "less if it happens twice; the board does not work until then",
                 ) from None
+        # The loader offers MD5 and nothing else; it guards against damage, not against attack.
+        if digest != hashlib.md5(content, usedforsecurity=False).hexdigest():
+            raise VerifyError(
+                f"the flash of the board on {self._port.port} does not hold what was written at "
+                f"{region.address:#x}",
+                hint="run the same command again; if it happens twice, the flash is worn out: "
+                "take another board",
+            )
+
+    def _send(self, region: Region, advance: Advance) -> None:
+        loader, sent, total = self._loader, 0, len(region.deflated)
+        inflate = zlib.decompressobj()
+        timeout_s = loader_module.DEFAULT_TIMEOUT
+        advance(0, total)
+        loader.flash_defl_begin(len(region.content), total, region.address)
+        for seq, start in enumerate(range(0, total, loader.FLASH_WRITE_SIZE)):
+            block = region.deflated[start : start + loader.FLASH_WRITE_SIZE]
+            loader.flash_defl_block(block, seq, timeout=timeout_s)
+            # The stub answers, then erases and programs while it takes the next block: what
+            # this block inflates to decides how long the next answer may take.
+            erased = 3 * len(inflate.decompress(block)) + _ERASE_BLOCK_BYTES
+            timeout_s = loader_module.timeout_per_mb(
+                loader_module.ERASE_WRITE_TIMEOUT_PER_MB, erased
+            )
+            sent += len(block)
+            advance(sent, total)
+        # Answered when the last block is in the flash.
+        loader.flash_defl_finish(timeout=timeout_s)
 
     def erase(self, address: int, size: int) -> None:
         """Erase whole sectors.
 
         Raises: WriteError: the board was lost or refuses.
         """
-        with _heard(None):
+        with _quiet():
             try:
                 self._loader.erase_region(address, size)
             except LINE_ERRORS as error:
@@ -151,13 +194,12 @@ class Session:
 
         Raises: WriteError: the board was lost.
         """
-        with _heard(None):
+        with _quiet():
             try:
                 if has_reset_line(self._port):
                     reset(self._port)
                 else:
-                    cmds.reset_chip(self._loader, "no-reset")
-                    self._port.baudrate = CONSOLE_BAUD
+                    self._restart_by_stub()
             except LINE_ERRORS as error:
                 raise WriteError(
                     f"the board on {self._port.port} was written and then lost: "
@@ -165,36 +207,25 @@ class Session:
                     hint="check the cable and run the same command again",
                 ) from None
 
-    def _differs(self, address: int, content: bytes) -> bool:
-        expected = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        try:
-            return bool(self._loader.flash_md5sum(address, len(content)) != expected)
-        except LINE_ERRORS:
-            return False
-
-
-class _Sent:
-    """What esptool says of one write."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance = advance
-        self.complete = False
-
-    def __call__(self, sent: int, total: int) -> None:
-        self.complete = sent >= total
-        self._advance(sent, total)
+    def _restart_by_stub(self) -> None:
+        loader = self._loader
+        loader.flash_begin(0, 0)
+        # Not waiting for the answer: esptool would read on into the console and lose that.
+        loader.command(loader.ESP_CMDS["FLASH_END"], struct.pack("<I", 0), wait_response=False)
+        self._port.flush()
+        self._port.baudrate = CONSOLE_BAUD
 
 
 def _word(method: str) -> Callable[..., None]:
     def say(self: _Router, *args: Any, **kwargs: Any) -> None:
-        if not getattr(_local, "in_session", False):
+        if not getattr(_local, "is_quiet", False):
             getattr(self.otherwise, method)(*args, **kwargs)
 
     return say
 
 
 class _Router(EspLogBase):
-    """esptool's logger: progress goes to the thread's session, its words nowhere."""
+    """esptool's logger, mute in threads that are in a session."""
 
     print = _word("print")
     err = _word("err")
@@ -203,6 +234,7 @@ class _Router(EspLogBase):
     hint = _word("hint")
     debug = _word("debug")
     stage = _word("stage")
+    progress_bar = _word("progress_bar")
     set_verbosity = _word("set_verbosity")
 
     def __init__(self, otherwise: EspLogBase) -> None:
@@ -211,31 +243,26 @@ class _Router(EspLogBase):
     def __getattr__(self, name: str) -> Any:
         return getattr(self.otherwise, name)
 
-    def progress_bar(
-        self,
-        cur_iter: int,
-        total_iters: int,
-        prefix: str = "",
-        suffix: str = "",
-        bar_length: int = 30,
-    ) -> None:
-        if not getattr(_local, "in_session", False):
-            self.otherwise.progress_bar(cur_iter, total_iters, prefix, suffix, bar_length)
-        elif _local.listener is not None:
-            _local.listener(cur_iter, total_iters)
+
+class _HexDump(loader_module.HexFormatter):  # type: ignore[misc]
+    """esptool's hex dump for traces, which it makes of every byte whether traced or not."""
+
+    def __str__(self) -> str:
+        return "" if getattr(_local, "is_quiet", False) else str(super().__str__())
 
 
 @contextlib.contextmanager
-def _heard(listener: Advance | None) -> Iterator[None]:
-    """Take what esptool says in this thread."""
+def _quiet() -> Iterator[None]:
+    """Keep what esptool says in this thread off the terminal."""
     with _installing:
         if not isinstance(EspLog.instance, _Router):
             EspLog.set_logger(_Router(EspLog.instance or EspLog()))
-    _local.in_session, _local.listener = True, listener
+            loader_module.HexFormatter = _HexDump
+    _local.is_quiet = True
     try:
         yield
     finally:
-        _local.in_session, _local.listener = False, None
+        _local.is_quiet = False
 
 
 def _first_line(error: BaseException) -> str:
