@@ -137,13 +137,14 @@ class Database:
                 self._connection.close()
             self._connection = None
 
-    def open(self) -> None:
-        """Open the database, make it if there is none.
+    def open(self) -> str:
+        """Open the database, make it if there is none; return its UUID.
 
         Raises: StorageError: not possible now. DatabaseError: never possible.
         """
         with self._passing():
-            self._connected()
+            found = self._connected().execute("SELECT database FROM meta")
+            return str(found.fetchone()[0])
 
     def stream(self, device: str, key_id: int) -> Stream:
         """Return how far a stream is; 0 if it never began.
@@ -223,22 +224,24 @@ class Reader:
             self.database: str = self._one("SELECT database FROM meta")
             self.last_row: int = self._one("SELECT coalesce(max(row), 0) FROM report")
 
-    def rows(self, after: int, last: int) -> Iterator[Row]:
-        """Yield the reports after row `after` up to row `last`, in order.
+    def rows(self, after: int, last: int, limit: int | None = None) -> Iterator[Row]:
+        """Yield the reports after row `after` up to row `last`, in order, at most `limit`.
 
         Each chunk is a short read of its own: a long one would keep the collector's
         write-ahead log from being emptied.
         """
-        while True:
+        left = limit if limit is not None else last - after
+        while left > 0:
             with self._reading():
                 chunk = self._connection.execute(
                     "SELECT row, received_s, device, raw FROM report"
                     " WHERE row > ? AND row <= ? ORDER BY row LIMIT ?",
-                    (after, last, CHUNK_ROWS),
+                    (after, last, min(left, CHUNK_ROWS)),
                 ).fetchall()
-            yield from map(Row._make, chunk)
-            if len(chunk) < CHUNK_ROWS:
+            if not chunk:
                 return
+            yield from map(Row._make, chunk)
+            left -= len(chunk)
             after = chunk[-1][0]
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
 """How the gateway logs: one line for each event, on stderr.
 
-2026-11-22T06:30:00Z warning refused reason=seal-wrong device=np-240ac4123456 suppressed=3
+2026-11-22T06:30:00.512Z warning refused reason=seal-wrong device=np-240ac4123456
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _MAX_KEYS = 1000
 
 class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created))
-        return f"{at} {record.levelname.lower()} {record.getMessage()}"
+        at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        return f"{at}.{int(record.msecs):03d}Z {record.levelname.lower()} {record.getMessage()}"
 
 
 def configure(*, verbose: bool = False) -> None:

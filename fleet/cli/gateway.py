@@ -1,0 +1,125 @@
+"""`netzpuls gateway`: prepare, run and read a site's gateway."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from fleet import authority, inventory
+from fleet.cli.output import city_option, emit, json_option, progress
+from fleet.errors import UsageError
+from fleet.gateway import prepare as preparation
+from fleet.gateway import settings, supervisor, transfer
+from fleet.gateway.database import Reader
+from fleet.gateway.settings import Folder
+from fleet.gateway.transfer import Header
+
+_folder_option = click.option(
+    "--dir",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="The gateway's folder.",
+)
+
+
+@click.group()
+def gateway() -> None:
+    """Prepare and run a site's gateway."""
+
+
+@gateway.command()
+@click.argument("gateway_id", metavar="ID")
+@_folder_option
+@city_option
+@click.option(
+    "--listen",
+    default="0.0.0.0",  # noqa: S104 - boards come from the LAN
+    show_default=True,
+    help="New folder: the address that the broker listens on.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="New folder: the broker's port.  [default: the inventory's]",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be written; write nothing.")
+@json_option
+def prepare(
+    gateway_id: str,
+    *,
+    folder: Path,
+    city: Path,
+    listen: str,
+    port: int | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Make or renew the folder of gateway ID: settings, certificates, boards' report keys.
+
+    Run it again whenever boards were enrolled or revoked; a running gateway notices. The folder
+    holds secrets: copy it to the gateway by ssh, for the user that runs it there.
+    """
+    known = inventory.load(city)
+    ca = authority.load(city) if dry_run else authority.ensure(city, known.city.id)
+    chosen = preparation.plan(known, ca, gateway_id, Folder(folder), listen=listen, port=port)
+    if not dry_run:
+        preparation.apply(chosen)
+
+    def render() -> None:
+        would = "would write" if dry_run else "wrote"
+        for change in chosen.changes:
+            progress.print(f"{would} {change.path} ({change.why})", markup=False, soft_wrap=True)
+        if not chosen.changes:
+            progress.print("nothing has changed")
+        progress.print(
+            f"{gateway_id}: {chosen.boards} boards, "
+            f"certificates until {chosen.certificate_expires:%Y-%m-%d}; "
+            f"next: netzpuls gateway run --dir {folder}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    emit(chosen.document() | {"dry_run": dry_run}, render, as_json)
+
+
+@gateway.command()
+@_folder_option
+@click.option("--verbose", is_flag=True, help="Log what goes well, too.")
+def run(*, folder: Path, verbose: bool) -> None:
+    """Run broker and collector until Ctrl-C or SIGTERM, and start again what dies.
+
+    Logs to stderr, one line for each event; `ready` says that boards are served.
+    """
+    supervisor.run(folder, verbose=verbose)
+
+
+@gateway.command()
+@_folder_option
+@click.option("--after", type=click.IntRange(0), default=0, help="Only rows after this one.")
+@click.option("--database", help="Which database --after counts in; in another all is read.")
+@click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
+def read(*, folder: Path, after: int, database: str | None, limit: int | None) -> None:
+    """Write collected reports to stdout, as `netzpuls fleet collect` takes them.
+
+    Reads while the gateway runs; changes nothing.
+    """
+    if sys.stdout.isatty():
+        raise UsageError(
+            "reports are binary and this is a terminal",
+            hint="netzpuls fleet collect calls this; to keep them: … > reports.transfer",
+        )
+    place = Folder(folder)
+    chosen = settings.load(place)
+    reader = Reader(place.database)
+    try:
+        # A restored or new database counts anew: rows that the reader has are no use there.
+        known = database in (None, reader.database) and after <= reader.last_row
+        first = after if known else 0
+        header = Header(reader.database, chosen.id, first, reader.last_row)
+        rows = reader.rows(first, reader.last_row, limit)
+        transfer.write(sys.stdout.buffer, header, rows)
+    finally:
+        reader.close()

@@ -1,0 +1,209 @@
+"""`netzpuls gateway prepare`: makes or renews a gateway's folder from the city's.
+
+Read, plan, apply: all is read and made in memory first, so that what is wrong shows before
+anything is written; then each file is replaced in one step. The CA's key never leaves the city's
+folder: the gateway gets certificates, and the report keys of its own boards.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from firmware.linkreport.seal import KEY_BYTES
+from fleet import authority, file
+from fleet.authority import GATEWAY_VALID, Authority, Identity
+from fleet.errors import ConfigurationError, UsageError
+from fleet.gateway import keyring, settings
+from fleet.gateway.settings import Folder
+from fleet.inventory import Inventory
+
+KEYS_FOLDER = "keys"
+_KEY_FILE = re.compile(r"(np-[0-9a-f]{12})\.([1-9][0-9]{0,4})\.key")
+# A certificate is renewed when a quarter of its time is left.
+_RENEW_BEFORE = GATEWAY_VALID / 4
+
+
+@dataclass(frozen=True)
+class Change:
+    """One file to be written, and why."""
+
+    path: Path
+    content: bytes
+    mode: int
+    why: str
+
+
+@dataclass
+class Plan:
+    """What `apply` will do."""
+
+    gateway: str
+    folder: Folder
+    boards: int
+    certificate_expires: datetime
+    changes: list[Change] = field(default_factory=list)
+
+    def document(self) -> dict[str, object]:
+        """Return the plan as `--json` prints it."""
+        return {
+            "gateway": self.gateway,
+            "folder": str(self.folder.path),
+            "boards": self.boards,
+            "certificate_expires": self.certificate_expires.isoformat(),
+            "written": [{"file": str(c.path), "why": c.why} for c in self.changes],
+        }
+
+
+def plan(
+    city: Inventory,
+    ca: Authority,
+    gateway_id: str,
+    folder: Folder,
+    *,
+    listen: str,
+    port: int | None = None,
+) -> Plan:
+    """Find out what the gateway's folder lacks.
+
+    Args:
+        city: the inventory.
+        ca: the city's certificate authority.
+        gateway_id: which of its gateways.
+        folder: the gateway's folder; it need not be there.
+        listen: for a new folder: the address the broker listens on.
+        port: for a new folder: the broker's port; the default is the inventory's.
+
+    Raises: UsageError: no such gateway, or the folder is another one's.
+        ConfigurationError, AuthorityError: a file of the city is missing or wrong.
+    """
+    entry = city.gateway(gateway_id)
+    changes = []
+    if folder.settings.exists():
+        present = settings.load(folder)
+        if present.id != gateway_id:
+            raise UsageError(
+                f"{folder.path} is the folder of {present.id!r}, not of {gateway_id!r}",
+                hint="name another --dir",
+            )
+    else:
+        text = settings.render(gateway_id, listen=listen, port=port or entry.broker_port)
+        changes.append(Change(folder.settings, text.encode(), file.PUBLIC, "new"))
+    hosts = list(dict.fromkeys((gateway_id, entry.broker_host, entry.host)))
+    changes += _replaced(folder.ca, ca.certificate_pem, file.PUBLIC)
+    gateway = _identity(ca, folder, "gateway", gateway_id, hosts)
+    collector = _identity(ca, folder, "collector", gateway_id, ())
+    for name, identity in (("gateway", gateway), ("collector", collector)):
+        # The key first: with the old key a new certificate is a pair, at every moment.
+        changes += _replaced(folder.tls / f"{name}.key", identity.key_pem, file.PRIVATE)
+        changes += _replaced(folder.tls / f"{name}.pem", identity.certificate_pem, file.PUBLIC)
+    keys = _report_keys(city, gateway_id)
+    changes += _replaced(folder.boards, keyring.render(keys).encode(), file.PRIVATE)
+    expires = min(i.certificate.not_valid_after_utc for i in (gateway, collector))
+    return Plan(gateway_id, folder, len(keys), expires, changes)
+
+
+def apply(chosen: Plan) -> None:
+    """Write what the plan says.
+
+    Raises: ConfigurationError: the folder cannot be written; run it again.
+    """
+    try:
+        chosen.folder.path.mkdir(parents=True, exist_ok=True)
+        file.private_folder(chosen.folder.tls)
+        for change in chosen.changes:
+            file.write(change.path, change.content, change.mode)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {chosen.folder.path}: {error.strerror or error}",
+            hint="make room or mend its permissions, then run the same command again",
+        ) from None
+
+
+def _replaced(path: Path, content: bytes, mode: int) -> list[Change]:
+    try:
+        present = path.read_bytes()
+    except FileNotFoundError:
+        return [Change(path, content, mode, "new")]
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    return [] if present == content else [Change(path, content, mode, "changed")]
+
+
+def _identity(
+    ca: Authority,
+    folder: Folder,
+    name: Literal["gateway", "collector"],
+    gateway_id: str,
+    hosts: Iterable[str],
+) -> Identity:
+    """Return the certificate that is there if it is still good, else a new one for its key."""
+    key = _present_key(folder.key(name))
+    fresh = (
+        ca.issue_gateway(gateway_id, hosts, key=key)
+        if name == "gateway"
+        else ca.issue_collector(gateway_id, key=key)
+    )
+    path = folder.certificate(name)
+    if key is None or not path.exists():
+        return fresh
+    try:
+        present = authority.read_certificate(path)
+        present.verify_directly_issued_by(ca.certificate)
+    except (authority.AuthorityError, ValueError, TypeError, InvalidSignature):
+        return fresh
+    alike = all(
+        getattr(present, part) == getattr(fresh.certificate, part)
+        for part in ("subject", "extensions")
+    )
+    left = present.not_valid_after_utc - datetime.now(UTC)
+    return Identity(present, key) if alike and left > _RENEW_BEFORE else fresh
+
+
+def _present_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError):
+        return None  # missing or damaged: a new one takes its place
+    return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
+
+
+def _report_keys(city: Inventory, gateway_id: str) -> dict[str, dict[int, bytes]]:
+    boards = city.boards_of_gateway(gateway_id)
+    keys: dict[str, dict[int, bytes]] = {board: {} for board in boards}
+    folder = city.secrets / KEYS_FOLDER
+    for path in sorted(folder.glob("*.key")):
+        match = _KEY_FILE.fullmatch(path.name)
+        if match and match[1] in keys:
+            keys[match[1]][int(match[2])] = _read_key(path)
+    for board_id, board in boards.items():
+        if board.key_id not in keys[board_id]:
+            raise ConfigurationError(
+                f"the report key of {board_id} is missing: "
+                f"{folder / f'{board_id}.{board.key_id}.key'}",
+                hint="bring it back from where the board was flashed, or flash the board again",
+            )
+    return keys
+
+
+def _read_key(path: Path) -> bytes:
+    try:
+        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except OSError as error:
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ConfigurationError(
+            f"{path} is no report key: not {2 * KEY_BYTES} hex digits",
+            hint="bring it back from a backup, or flash the board again",
+        )
+    return key
