@@ -60,6 +60,8 @@ class _Datagrams:
                 question, peer = self._socket.recvfrom(_MAX_DATAGRAM_BYTES)
             except OSError:
                 return
+            if peer is None:  # shut down
+                return
             try:
                 reply = self._answer(question)
             except Exception as error:  # scapy raises whatever hostile bytes lead it to
