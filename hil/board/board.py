@@ -1,0 +1,282 @@
+"""A virtual ESP32: line, loader, chip, radio and control socket in one process.
+
+settings = Settings(link=Path("/tmp/np0"), radio=Path("radio.json"))
+asyncio.run(serve(settings, ready=print))
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fleet.errors import ToolMissingError
+from hil.board import flash, slip
+from hil.board.chip import Cause, Chip
+from hil.board.control import ControlServer
+from hil.board.flash import Flash
+from hil.board.line import Line, PtyPort
+from hil.board.loader import SYNC_HEAD, Loader
+from hil.board.radio import Radio
+from hil.board.rfc2217 import Rfc2217Port
+from hil.board.run import HEAP_BYTES
+from hil.board.station import INSTANT, REAL, Station
+
+DEFAULT_MAC = bytes.fromhex("240ac4000001")  # 24:0a:c4 is one of Espressif's ranges
+
+_NEAR_S = 0.0015  # sooner than a timer can be trusted; the debt is kept
+_TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
+_DOWNLOAD_LOG = (
+    b"ets Jul 29 2019 12:21:46\r\n\r\nrst:0x1 (POWERON_RESET),"
+    b"boot:0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))\r\nwaiting for download\r\n"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a board is made of.
+
+    Attributes:
+        link: where the symbolic link to the pseudo-terminal is made.
+        rfc2217: TCP port on 127.0.0.1 with DTR and RTS; 0 for any, None for no such port.
+        flash: flash file that is kept; None for a blank one that goes with the board.
+        radio: file with the radio model; None for an empty air.
+        control: path of the control socket; None for the link's path with ".control".
+        instant: no line speed, no flash times, no radio delays.
+        micropython: the unix MicroPython; None for the one in .tools/bin or on PATH.
+        heap_bytes: its garbage-collected heap.
+    """
+
+    link: Path
+    rfc2217: int | None = None
+    flash: Path | None = None
+    radio: Path | None = None
+    control: Path | None = None
+    mac: bytes = DEFAULT_MAC
+    instant: bool = False
+    micropython: Path | None = None
+    heap_bytes: int = HEAP_BYTES
+
+    @property
+    def control_path(self) -> Path:
+        """Where the control socket is."""
+        return self.control or self.link.with_name(self.link.name + ".control")
+
+
+class Board:
+    """A board that is there from `async with` to its end.
+
+    Raises: FlashFileError, PortError, RadioError, ToolMissingError on entering.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.flash_path = Path()
+        self.rfc2217_port: int | None = None
+        self._mode = "off"
+        self._sync_seen = b""
+        self._loader_task: asyncio.Task[None] | None = None
+        self._loader_free_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        settings = self.settings
+        command = [
+            str(settings.micropython or find_micropython()),
+            "-X",
+            f"heapsize={settings.heap_bytes}",
+        ]
+        radio = Radio.load(settings.radio) if settings.radio else Radio()
+        async with contextlib.AsyncExitStack() as stack:
+            self.flash_path = settings.flash or self._temporary_flash(stack)
+            timing = flash.INSTANT if settings.instant else flash.TYPICAL
+            self._flash = Flash(self.flash_path, timing)
+            stack.callback(self._flash.close)
+            self._line = Line(not settings.instant, self._receive)
+            stack.callback(self._line.close)
+            self._line.ports.append(PtyPort(self._line, settings.link, self._port_closed))
+            if settings.rfc2217 is not None:
+                port = Rfc2217Port(self._line, settings.rfc2217, self._lines_changed)
+                self._line.ports.append(port)
+                self.rfc2217_port = port.port
+            delays = INSTANT if settings.instant else REAL
+            self.station = Station(radio, settings.mac, delays)
+            stack.callback(self.station.close)
+            self._chip = Chip(
+                self._flash,
+                self._line,
+                self.station,
+                settings.mac,
+                command=command,
+                bootloader=self._enter_loader,
+            )
+            stack.callback(self._halt)
+            control = ControlServer(settings.control_path, self._control)
+            await stack.enter_async_context(control)
+            self.power(on=True)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def power(self, *, on: bool) -> None:
+        """Switch the power; off means at once, in the middle of whatever it does."""
+        if on == (self._mode != "off"):
+            return
+        self._halt()
+        if on:
+            self._run(Cause.POWER_ON)
+
+    def state(self) -> dict[str, Any]:
+        """Describe the board for the control socket."""
+        return {
+            "power": self._mode != "off",
+            "mode": self._mode,
+            "running": self._chip.is_running,
+            "reset_cause": int(self._chip.reset_cause),
+            "mac": self.settings.mac.hex(":"),
+            "flash": str(self.flash_path),
+            "rfc2217": self.rfc2217_port,
+            "station": self.station.state(),
+            "radio": self.station.radio.document(),
+        }
+
+    def _temporary_flash(self, stack: contextlib.AsyncExitStack) -> Path:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="netzpuls-board-"))
+        return Path(folder) / "flash.bin"
+
+    # Modes
+
+    def _halt(self) -> None:
+        """Stop whatever runs."""
+        self._mode = "off"
+        self._chip.stop()
+        self._line.clear()
+        if self._loader_task is not None:
+            self._loader_task.cancel()
+            self._loader_task = None
+
+    def _run(self, cause: Cause) -> None:
+        self._halt()
+        self._mode = "run"
+        self._sync_seen = b""
+        self._chip.run(cause)
+
+    def _enter_loader(self) -> None:
+        self._halt()
+        self._mode = "loader"
+        self._decoder = slip.Decoder()
+        self._frames: asyncio.Queue[bytes] = asyncio.Queue()
+        loader = Loader(self._flash, self.settings.mac)
+        loop = asyncio.get_running_loop()
+        self._loader_task = loop.create_task(self._serve_loader(loader), name="loader")
+
+    async def _serve_loader(self, loader: Loader) -> None:
+        self._loader_free_at = 0.0
+        while True:
+            frame = await self._frames.get()
+            await self._until_free()
+            answer = loader.handle(frame)
+            if answer is None:
+                continue
+            await self._busy(answer.before_us)
+            self._line.write(answer.data)
+            if answer.reboot:
+                asyncio.get_running_loop().call_soon(self._run, Cause.POWER_ON)
+                return
+            self._add_busy(answer.after_us)
+
+    def _add_busy(self, duration_us: float) -> None:
+        now = asyncio.get_running_loop().time()
+        self._loader_free_at = max(self._loader_free_at, now) + duration_us / 1e6
+
+    async def _busy(self, duration_us: float) -> None:
+        if duration_us:
+            self._add_busy(duration_us)
+            await self._until_free()
+
+    async def _until_free(self) -> None:
+        """Wait while the flash is busy; what is too short for a timer is added up."""
+        left_s = self._loader_free_at - asyncio.get_running_loop().time()
+        if left_s > _NEAR_S:
+            await asyncio.sleep(left_s)
+
+    # What comes from the line
+
+    def _receive(self, data: bytes) -> None:
+        if self._mode == "run":
+            data = self._look_for_sync(data)
+        if self._mode == "loader":
+            for frame in self._decoder.feed(data):
+                self._frames.put_nowait(frame)
+        elif self._mode == "run":
+            self._chip.type(data)
+
+    def _look_for_sync(self, data: bytes) -> bytes:
+        """Enter the loader when esptool calls: a pty has no lines that could say so."""
+        seen = self._sync_seen + data
+        at = seen.find(SYNC_HEAD)
+        if at < 0:
+            self._sync_seen = seen[1 - len(SYNC_HEAD) :]
+            return data
+        self._enter_loader()
+        return seen[at:]
+
+    def _port_closed(self) -> None:
+        """Start the program when esptool has gone: a pty has no lines that could say so."""
+        if self._mode == "loader":
+            self._run(Cause.POWER_ON)
+
+    def _lines_changed(self, dtr: bool, rts: bool) -> None:
+        """Follow the usual circuit: RTS without DTR pulls EN, DTR at its end pulls IO0."""
+        if self._mode == "off":
+            return
+        if rts and not dtr:
+            self._halt()
+            self._mode = "reset"
+        elif self._mode == "reset" and not rts:
+            if dtr:
+                self._enter_loader()
+                self._line.write(_DOWNLOAD_LOG)
+            else:
+                self._run(Cause.POWER_ON)
+
+    # What comes from the control socket
+
+    def _control(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        radio = self.station.radio
+        if operation == "radio":
+            radio.set(request["set"])
+        elif operation == "access-point":
+            radio.change(request["ssid"], request["change"], request.get("bssid"))
+        elif operation == "line":
+            radio.change(request["ssid"], {"network": {"line_up": request["up"]}})
+        elif operation == "power":
+            self.power(on=bool(request["on"]))
+        elif operation != "state":
+            raise KeyError(operation)
+        self.station.refresh()
+        return {"state": self.state()} if operation == "state" else {}
+
+
+async def serve(settings: Settings, ready: Callable[[Board], None]) -> None:
+    """Run a board until cancelled; call `ready` once it can be used."""
+    async with Board(settings) as board:
+        ready(board)
+        await asyncio.Event().wait()
+
+
+def find_micropython() -> Path:
+    """Return the unix MicroPython. Raises: ToolMissingError."""
+    own = _TOOLS / "micropython"
+    found = str(own) if own.exists() else shutil.which("micropython")
+    if found is None:
+        raise ToolMissingError(
+            "MicroPython (the unix program, 1.24 or newer) is not there", hint="run: make setup"
+        )
+    return Path(found)

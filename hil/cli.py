@@ -1,0 +1,118 @@
+"""`netzpuls lab`: virtual boards, in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fleet.cli.output import emit, json_option, result
+from fleet.errors import ConfigurationError
+from hil.board.application import TEXT, build_image
+from hil.board.board import DEFAULT_MAC, Board, Settings, serve
+from hil.board.run import HEAP_BYTES, die_with_parent
+
+_PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+class _Mac(click.ParamType[bytes]):
+    name = "mac"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> bytes:
+        try:
+            mac = bytes.fromhex(str(value).replace(":", "").replace("-", ""))
+        except ValueError:
+            mac = b""
+        if len(mac) != 6:
+            self.fail(f"{value!r} is no MAC address such as 24:0a:c4:00:00:01", param, ctx)
+        return mac
+
+
+@click.group()
+def lab() -> None:
+    """Virtual boards, for trying and for tests."""
+
+
+@lab.command()
+@click.option("--link", type=_PATH, required=True, help="Port to make: a link to a terminal.")
+@click.option("--rfc2217", type=click.IntRange(0, 65535), help="TCP port with DTR/RTS; 0: any.")
+@click.option("--flash", type=_PATH, help="Flash file of 4 MB to keep; made blank if missing.")
+@click.option("--radio", type=_PATH, help="Radio model (JSON); see hil/board/radio.py.")
+@click.option("--control", type=_PATH, help="Control socket.  [default: LINK.control]")
+@click.option("--mac", type=_Mac(), default=DEFAULT_MAC.hex(":"), show_default=True)
+@click.option("--instant", is_flag=True, help="No line speed, no flash times, no radio delays.")
+@click.option("--micropython", type=_PATH, help="Another unix MicroPython, such as a 32-bit one.")
+@click.option(
+    "--heap", "heap_bytes", type=click.IntRange(8192), default=HEAP_BYTES, help="Its heap in bytes."
+)
+@click.option("--with-parent", is_flag=True, help="End when the starting process ends.")
+@json_option
+def board(with_parent: bool, as_json: bool, **options: Any) -> None:
+    r"""Run a virtual ESP32 in the foreground until Ctrl-C.
+
+    The real esptool and mpremote use it as they use a real one:
+
+    \b
+        esptool --port LINK flash-id
+        mpremote connect LINK repl
+    """
+    if with_parent:
+        die_with_parent()
+    settings = Settings(**options)
+    mac = settings.mac.hex(":")
+
+    def ready(started: Board) -> None:
+        tcp = f" and rfc2217://127.0.0.1:{started.rfc2217_port}" if started.rfc2217_port else ""
+        text = (
+            f"Virtual ESP32 {mac} on {settings.link}{tcp}; flash {started.flash_path}; "
+            f"control {settings.control_path}. Stop it with Ctrl-C."
+        )
+        document = {
+            "link": str(settings.link),
+            "flash": str(started.flash_path),
+            "control": str(settings.control_path),
+            "rfc2217": started.rfc2217_port,
+            "mac": mac,
+        }
+        emit(document, lambda: result.print(text, markup=False, soft_wrap=True), as_json)
+
+    asyncio.run(_until_stopped(settings, ready))
+    raise KeyboardInterrupt
+
+
+async def _until_stopped(settings: Settings, ready: Callable[[Board], None]) -> None:
+    loop = asyncio.get_running_loop()
+    serving = loop.create_task(serve(settings, ready), name="board")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, serving.cancel)
+    await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
+
+
+@lab.command()
+@click.argument("file", type=_PATH)
+@click.option("--seed", default="netzpuls", show_default=True, help="Another seed, other bytes.")
+@json_option
+def image(file: Path, seed: str, as_json: bool) -> None:
+    """Write a stand-in for the official MicroPython image to FILE.
+
+    It has the official image's layout, size and entropy, but holds no program: only
+    virtual boards start with it. Write it to a board at 0x1000.
+    """
+    data = build_image(seed)
+    try:
+        file.write_bytes(data)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{file} cannot be written: {error.strerror}", hint="name a file that you can write to"
+        ) from error
+    document = {"file": str(file), "bytes": len(data), "address": 0x1000, "text": TEXT}
+    text = f"{file}: {len(data)} bytes, to be written at 0x1000.\n{TEXT}"
+    emit(document, lambda: result.print(text, markup=False, soft_wrap=True), as_json)
