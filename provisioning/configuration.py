@@ -8,21 +8,28 @@ The WLAN's key stands beside the inventory, in secrets/wlan.toml:
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import json
 import re
 import tomllib
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from fleet.errors import UsageError
-from fleet.inventory import Inventory, Role, Wlan
-from provisioning.errors import WlanKeyError
+import firmware
+from fleet.errors import ConfigurationError, UsageError
+from fleet.inventory import INVENTORY_FILE, Inventory, Role, Wlan
+from fleet.text import printable
+from provisioning.errors import ImageError, WlanKeyError
 
 VERSION = 1
 WLAN_FILE = "wlan.toml"
 
 _JOINABLE = ("open", "wpa2-psk", "wpa3-sae")
-# IEEE 802.11: a passphrase of 8 to 63 printable ASCII characters, or the key itself in hex.
-_WLAN_KEY = re.compile(r"[ -~]{8,63}|[0-9A-Fa-f]{64}")
+# IEEE 802.11: a passphrase of 8 to 63 printable ASCII characters.
+_WLAN_KEY = re.compile(r"[ -~]{8,63}")
+_AGENT_CHECK = Path(firmware.__file__).parent / "agent" / "config.py"
 
 
 def configuration(
@@ -57,6 +64,32 @@ def configuration(
 def encode(content: dict[str, Any]) -> bytes:
     """Return config.json: the same content gives the same bytes."""
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()
+
+
+def check(content: bytes) -> None:
+    """Ask the code that goes onto the board whether the board will accept this config.json.
+
+    Raises: ConfigurationError: it will not; with its reason.
+    """
+    agent = _agent_check()
+    try:
+        agent.parse(content)
+    except agent.ConfigError as refusal:
+        raise ConfigurationError(
+            f"the board would refuse its configuration: {printable(str(refusal))}",
+            hint=f"mend it in {INVENTORY_FILE}",
+        ) from None
+
+
+@functools.cache
+def _agent_check() -> ModuleType:
+    # Loaded as a file, as it is flashed: the agent is cargo here, not a library.
+    spec = importlib.util.spec_from_file_location("netzpuls_agent_config", _AGENT_CHECK)
+    if spec is None or spec.loader is None:
+        raise ImageError(f"cannot read the agent's {_AGENT_CHECK}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def wlan_key(inventory: Inventory, site: str) -> str:
@@ -103,6 +136,6 @@ def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:
     if not isinstance(key, str) or not _WLAN_KEY.fullmatch(key):
         raise WlanKeyError(
             f"the key of the WLAN {wlan_id!r} in {path} cannot be one",
-            hint="8 to 63 printable ASCII characters, or 64 hex digits, in quotes",
+            hint="8 to 63 printable ASCII characters, in quotes",
         )
     return key

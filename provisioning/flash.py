@@ -142,6 +142,8 @@ def plan(request: FlashRequest) -> Plan:
     city = inventory.load(request.city)
     city.room(request.site, request.room)
     wlan_key = configuration.wlan_key(city, request.site)
+    # Checked now with another board's name: later only that and the key's number change.
+    configuration.check(_configuration(request, city, wlan_key, "np-000000000000", 1))
     loaded = application.load(request.image)
     files = image.agent_files()
     port.check(request.port)
@@ -210,8 +212,10 @@ class _Flashing:
                 )
                 content = image.file_system(
                     self._plan.files
-                    | self._configuration(key_id)
                     | {
+                        "config.json": _configuration(
+                            request, self._plan.inventory, self._plan.wlan_key, self._board, key_id
+                        ),
                         "identity/ca.der": ca.certificate_der,
                         "identity/board.der": identity.certificate_der,
                         "identity/board.key.der": identity.key_der,
@@ -273,17 +277,6 @@ class _Flashing:
                 )
         return registry.next_key_id(known)
 
-    def _configuration(self, key_id: int) -> dict[str, bytes]:
-        content = configuration.configuration(
-            self._plan.inventory,
-            board=self._board,
-            key_id=key_id,
-            site=self._request.site,
-            role=self._request.role,
-            wlan_key=self._plan.wlan_key,
-        )
-        return {"config.json": configuration.encode(content)}
-
     def _write(self, session: Session, stage: str, region: Region) -> None:
         with self._stage(stage):
             session.write(region, lambda done, total: self._say(stage, done, total))
@@ -297,6 +290,21 @@ class _Flashing:
 
     def _say(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
+
+
+def _configuration(
+    request: FlashRequest, city: Inventory, wlan_key: str, board: str, key_id: int
+) -> bytes:
+    return configuration.encode(
+        configuration.configuration(
+            city,
+            board=board,
+            key_id=key_id,
+            site=request.site,
+            role=request.role,
+            wlan_key=wlan_key,
+        )
+    )
 
 
 def _image_document(loaded: Application) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fleet import inventory
-from fleet.errors import UsageError
+from fleet.errors import ConfigurationError, UsageError
 from provisioning import configuration
 from provisioning.errors import WlanKeyError
 from tests.provisioning.conftest import INVENTORY, WLAN_KEY
@@ -49,6 +49,7 @@ def test_what_a_board_is_told(city: Path) -> None:
         },
     }
     encoded = configuration.encode(content)
+    configuration.check(encoded)
     assert json.loads(encoded) == content
     assert encoded == configuration.encode(dict(reversed(content.items())))
 
@@ -67,6 +68,34 @@ def test_deadlines_are_passed_on(city: Path) -> None:
     assert content["deadline_ms"] == {"cycle": 20000}
 
 
+@pytest.mark.parametrize(
+    ("line", "changed", "reason"),
+    [
+        ('broker_host = "10.1.0.2"', 'broker_host = "broker.example.org"', "uplink.host"),
+        ("period_s = 60", "period_s = 60\ndeadline_ms = { cycel = 1 }", "deadline_ms.cycel"),
+        ("period_s = 60", "period_s = 5\ndeadline_ms = { cycle = 5000 }", "deadline_ms.cycle"),
+        ('name = "probe.example.org"', 'name = "prö be"', "resolver.name"),
+    ],
+)
+def test_what_the_board_would_refuse_is_refused_here(
+    city: Path, line: str, changed: str, reason: str
+) -> None:
+    assert line in INVENTORY
+    (city / "inventory.toml").write_text(INVENTORY.replace(line, changed, 1))
+    content = configuration.configuration(
+        inventory.load(city),
+        board=BOARD,
+        key_id=1,
+        site="school-north",
+        role="ap-monitor",
+        wlan_key=WLAN_KEY,
+    )
+    with pytest.raises(ConfigurationError, match=reason) as caught:
+        configuration.check(configuration.encode(content))
+    assert "inventory.toml" in caught.value.hint
+    assert WLAN_KEY not in str(caught.value.document())
+
+
 def test_the_key_of_a_wlan(city: Path) -> None:
     loaded = inventory.load(city)
     assert configuration.wlan_key(loaded, "school-north") == WLAN_KEY
@@ -82,6 +111,7 @@ def test_enterprise_wlans_are_refused(city: Path) -> None:
     "text",
     [
         None,
+        f'[key]\nschool = "{"geheim12" * 8}"\n',
         "",
         "[key]\n",
         "key = 1\n",
@@ -114,7 +144,7 @@ def test_a_wrong_key_file_names_the_line_to_add_and_no_key(
     assert error.__suppress_context__ or error.__context__ is None
 
 
-@pytest.mark.parametrize("key", ["12345678", "x" * 63, "ab" * 32, 'with "quotes" and \\'])
+@pytest.mark.parametrize("key", ["12345678", "x" * 63, 'with "quotes" and \\'])
 def test_keys_that_a_wlan_can_have(city: Path, key: str) -> None:
     (city / "secrets" / "wlan.toml").write_text(f"[key]\nschool = {json.dumps(key)}\n")
     assert configuration.wlan_key(inventory.load(city), "school-north") == key
