@@ -160,9 +160,10 @@ def _identity(
         present.verify_directly_issued_by(ca.certificate)
     except (authority.AuthorityError, ValueError, TypeError, InvalidSignature):
         return fresh
-    alike = all(
-        getattr(present, part) == getattr(fresh.certificate, part)
-        for part in ("subject", "extensions")
+    # The extensions hold the names and the key's fingerprint.
+    alike = (present.subject, list(present.extensions)) == (
+        fresh.certificate.subject,
+        list(fresh.certificate.extensions),
     )
     left = present.not_valid_after_utc - datetime.now(UTC)
     return Identity(present, key) if alike and left > _RENEW_BEFORE else fresh

@@ -180,10 +180,10 @@ class RunningGateway:
                 if len(found) >= count:
                     return found[count - 1]
                 left = deadline - time.monotonic()
-                ended = not self._reader.is_alive()
-                if left <= 0 or ended or not self._news.wait(min(left, 1)) and left <= 1:
+                if left <= 0 or not self._reader.is_alive():
                     log = "\n".join(self.lines)
                     raise AssertionError(f"nothing said {words}; the log is:\n{log}")
+                self._news.wait(min(left, 1))
 
     def kill(self, child: str) -> int:
         """SIGKILL a child; return how many log lines there were before."""
@@ -252,7 +252,7 @@ class Connection:
         self._client.tls_set_context(_context(ca, identity, scratch, server_name))
         self._client.on_connect = lambda *a: self._connected(a[3])
         self._client.on_disconnect = lambda *a: self.events.put(("lost", a[3]))
-        self._client.on_connect_fail = lambda *a: self.events.put(("failed", sys.exc_info()[1]))
+        self._client.on_connect_fail = lambda *_: self.events.put(("failed", sys.exc_info()[1]))
         self._client.on_publish = lambda *a: self.events.put(("puback", a[2]))
         self._client.on_message = lambda _c, _d, message: self.acks.put(bytes(message.payload))
         self._subscriptions: list[str] = []
