@@ -95,7 +95,9 @@ def _address(value):
 
 
 def _name(value):
-    labels = value.rstrip(".").split(".") if isinstance(value, str) else ("",)
+    if not isinstance(value, str):
+        raise ConfigError("must be a host name")
+    labels = value.rstrip(".").split(".")
     if len(value) > 253 or not all(0 < len(label) < 64 for label in labels):
         raise ConfigError("must be a host name")
     if not all("a" <= c <= "z" or "0" <= c <= "9" or c in ".-_" for c in value.lower()):
@@ -104,7 +106,7 @@ def _name(value):
 
 
 def _path(value):
-    if not isinstance(value, str) or not value.startswith("/") or len(value) > 200:
+    if not isinstance(value, str) or not value.startswith("/") or len(value) > 255:
         raise ConfigError("must be a path that begins with /")
     if not all("!" <= c <= "~" for c in value):
         raise ConfigError("must be printable ASCII without spaces")
@@ -135,7 +137,7 @@ _SCHEMA = {
     "period_s": _whole(1, 3600),
     "wlan": {
         "ssid": _text(1, 32),
-        "key": _text(0, 63),
+        "key": _text(0, 64),
         "security": _choice(_SECURITIES),
         "bssids": _bssids,
     },
@@ -174,14 +176,15 @@ def parse(raw):
     """
     try:
         document = json.loads(raw)
-    except (ValueError, RuntimeError, RecursionError):  # nested too deeply
+    except (ValueError, RuntimeError):  # the latter: nested too deeply
         raise ConfigError("config.json is not valid JSON")
     values = _check(document, _SCHEMA, "")
     wlan = values["wlan"]
     if (wlan.security == "open") != (wlan.key == ""):
         raise ConfigError("config.json: wlan.key is for a protected WLAN, and an open one has none")
-    if wlan.key and len(wlan.key.encode()) < 8:
-        raise ConfigError("config.json: wlan.key must be a text of 8 to 63 bytes")
+    size = len(wlan.key.encode())
+    if 0 < size < 8 or (size == 64 and not _hex_digits(wlan.key.lower())):
+        raise ConfigError("config.json: wlan.key must be 8 to 63 bytes or 64 hexadecimal digits")
     values["deadline_ms"] = _deadlines(document.get("deadline_ms", {}), values["period_s"])
     return Section(values)
 

@@ -2,7 +2,7 @@
 
     segment = header ‖ record ‖ record ‖ …        file name: first sequence number, in hex
     header  = "NZ" ‖ version (B) ‖ 0 (B) ‖ key id (H) ‖ first sequence (I) ‖ oldest sequence (I)
-              ‖ lost (I) ‖ link of the first record (16) ‖ CRC-32 of all that (I): 40 bytes
+              ‖ lost (I) ‖ link of the first record (16) ‖ CRC-32 of all that (I): 38 bytes
     record  = report without its link: body (its second byte is its length) ‖ tag
 
 The link of a record is the tag before it, so a plain report takes 88 bytes. The newest
@@ -20,7 +20,7 @@ from linkreport.seal import TAG_BYTES
 
 _MAGIC = b"NZ"
 _VERSION = 1
-_HEADER = ">2sBBHIIII16s"
+_HEADER = ">2sBBHIII16s"
 _CRC = ">I"
 _HEADER_BYTES = struct.calcsize(_HEADER) + struct.calcsize(_CRC)
 _SUFFIX = ".seg"
@@ -83,12 +83,15 @@ class Spool:
     Raises: OSError: the flash cannot be read.
     """
 
-    def __init__(self, files, seal, key_id, recall, remember):
+    def __init__(
+        self, files, seal, key_id, store, *, segment_bytes=SEGMENT_BYTES, max_segments=MAX_SEGMENTS
+    ):
         self._files = files
+        self._segment_bytes = segment_bytes
+        self._max_segments = max_segments
         self._seal = seal
         self._key_id = key_id
-        self._recall = recall
-        self._remember = remember
+        self._store = store
         self._firsts = []  # first sequence number of each segment, ascending
         self._size = 0  # of the newest segment
         self._read_at = None  # (sequence, segment, offset, link) where the last batch ended
@@ -122,9 +125,9 @@ class Spool:
         To be called before a report is made, for the report tells what is held.
         Raises: OSError: the flash cannot be written.
         """
-        if self._firsts and self._size + _MIN_RECORD_BYTES <= SEGMENT_BYTES:
+        if self._firsts and self._size + _MIN_RECORD_BYTES <= self._segment_bytes:
             return
-        if len(self._firsts) >= MAX_SEGMENTS or (
+        if len(self._firsts) >= self._max_segments or (
             len(self._firsts) > 1 and self._files.free_bytes() < _RESERVE_BYTES
         ):
             self._give_up_oldest()
@@ -136,7 +139,7 @@ class Spool:
         Raises: OSError: the flash cannot be written; the report was not made then.
         """
         record = raw[: -wire.SEAL_BYTES] + wire.tag_of(raw)
-        if self._size + len(record) > SEGMENT_BYTES:
+        if self._size + len(record) > self._segment_bytes:
             self._begin()
         try:
             self._files.write(_name(self._firsts[-1]), self._size, record)
@@ -231,10 +234,6 @@ class Spool:
 
     def _begin(self):
         """Begin a new segment."""
-        # If ever all segments are lost, numbers that may have been used are not used again.
-        self._remember("seq_bound", self.next_seq + SEGMENT_BYTES // _MIN_RECORD_BYTES + 1)
-        if self._recall("key_id") != self._key_id:
-            self._remember("key_id", self._key_id)
         header = struct.pack(
             _HEADER,
             _MAGIC,
@@ -251,7 +250,16 @@ class Spool:
         if not self._firsts or self._firsts[-1] != self.next_seq:
             self._firsts.append(self.next_seq)
         self._size = _HEADER_BYTES
+        self._remember_bound()
         self.acknowledge(self._acked)
+
+    def _remember_bound(self):
+        """See that numbers used now are not used again, should the flash forget them all."""
+        bound = self._firsts[-1] + self._segment_bytes // _MIN_RECORD_BYTES + 1
+        if self._store.recall("seq_bound") != bound:
+            self._store.remember("seq_bound", bound)
+        if self._store.recall("key_id") != self._key_id:
+            self._store.remember("key_id", self._key_id)
 
     def _recover(self):
         """Find the segments, the sequence number and the last tag on flash."""
@@ -270,12 +278,14 @@ class Spool:
             self.next_seq, oldest_seq, self.lost, self.tag = newest
             self._acked = max(oldest_seq, self._firsts[0]) - 1
             clean = self._recover_newest()
-        if damaged and self._recall("key_id") == self._key_id:
-            self._skip_to(self._recall("seq_bound") or self.next_seq)
+        if damaged and self._store.recall("key_id") == self._key_id:
+            self._skip_to(self._store.recall("seq_bound") or self.next_seq)
             clean = False
+        elif newest:
+            self._remember_bound()
         self.acknowledge(self._acked)
         if not clean:
-            self._size = SEGMENT_BYTES  # never append to a torn end
+            self._size = self._segment_bytes  # never append to a torn end
 
     def _skip_to(self, seq):
         """Leave out numbers that reports may have had which the flash has lost."""

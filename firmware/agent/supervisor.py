@@ -57,9 +57,7 @@ class Agent:
         self.faults = Faults((self.config.wlan.key,))
         seal = Seal(key)
         self._seal = seal
-        self.spool = Spool(
-            Files(root + "/spool"), seal, self.config.key_id, port.recall, port.remember
-        )
+        self.spool = Spool(Files(root + "/spool"), seal, self.config.key_id, port)
         self.clock = Clock(port, max(not_before_s(certificate), self.spool.last_time_s))
         self.link = Link(port)
         self.uplink = Uplink(

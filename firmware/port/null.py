@@ -205,10 +205,10 @@ class NullEcho:
         """Answer an echo request, if the test says so."""
         echo = self._network.echo
         if echo.pop(0) if isinstance(echo, list) else echo:
-            from agent.probes.gateway import checksum
-
-            reply = b"\x00\x00\x00\x00" + packet[4:]
-            reply = reply[:2] + struct.pack(">H", checksum(reply)) + reply[4:]
+            # Type 8 becomes 0, so the checksum grows by 0x0800 (RFC 1624).
+            summed = struct.unpack(">H", packet[2:4])[0] + 0x0800
+            summed = (summed & 0xFFFF) + (summed >> 16)
+            reply = b"\x00\x00" + struct.pack(">H", summed) + packet[4:]
             self._packets.append(b"\x45" + bytes(19) + reply)
         return len(packet)
 
