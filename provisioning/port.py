@@ -9,15 +9,20 @@ import stat
 import termios
 import time
 from pathlib import Path
+from typing import Any, cast
 
 import serial
+from serial import rfc2217
 from serial.tools import list_ports
 
 from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
 
 CONSOLE_BAUD = 115200
 
+READ_S = 3.0
+
 _RESET_S = 0.1
+_RFC2217 = "rfc2217://"
 
 
 def check(name: str) -> None:
@@ -53,8 +58,9 @@ def open_port(name: str) -> serial.Serial:
     """
     check(name)
     try:
-        port = serial.serial_for_url(name, do_not_open=True, exclusive=True)
+        port = _closed_port(name)
         port.baudrate = CONSOLE_BAUD
+        port.timeout = READ_S
         port.open()
     except serial.SerialException as error:
         raise _cannot_open(name, error) from None
@@ -80,12 +86,40 @@ def reset(port: serial.Serial) -> None:
 def has_reset_line(port: serial.Serial) -> bool:
     """Tell whether DTR and RTS reach a board, as far as the port knows."""
     if "://" in str(port.port):
-        return str(port.port).startswith("rfc2217:")
+        return str(port.port).startswith(_RFC2217)
     try:
         fcntl.ioctl(port.fileno(), termios.TIOCMGET, bytes(4))
     except OSError:
         return False
     return True
+
+
+class _RemotePort(rfc2217.Serial):
+    """A port by RFC 2217 that negotiates with its server only what has changed.
+
+    pyserial negotiates everything anew, with pauses of 50 ms, when a timeout is set, and
+    esptool sets one around each command: the board would take a minute instead of seconds.
+    """
+
+    _negotiated: tuple[object, ...] | None = None
+
+    def open(self) -> None:
+        self._negotiated = None
+        super().open()
+
+    def _reconfigure_port(self) -> None:
+        wanted = (self.baudrate, self.bytesize, self.parity, self.stopbits)
+        if wanted != self._negotiated or self.write_timeout is not None:
+            super()._reconfigure_port()  # type: ignore[misc]
+            self._negotiated = wanted
+
+
+def _closed_port(name: str) -> serial.Serial:
+    if not name.startswith(_RFC2217):
+        return serial.serial_for_url(name, do_not_open=True, exclusive=True)
+    port: Any = _RemotePort()
+    port.port = name
+    return cast("serial.Serial", port)
 
 
 def _denied(name: str) -> PortDeniedError:

@@ -43,6 +43,8 @@ LINE_ERRORS = (
     IndexError,
 )
 
+_CONNECT_ATTEMPTS = 7
+_FRAME_MARK = b"\xc0"
 _ERASE_BLOCK_BYTES = 64 * 1024
 
 Advance = Callable[[int, int], None]
@@ -98,7 +100,7 @@ class Session:
 
     def _connect(self) -> None:
         mode = "default-reset" if has_reset_line(self._port) else "no-reset"
-        rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode)
+        rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode, connect_attempts=_CONNECT_ATTEMPTS)
         if rom.CHIP_NAME != "ESP32":
             raise ChipError(
                 f"the board on {self._port.port} is an {printable(rom.CHIP_NAME)}, not an ESP32",
@@ -210,9 +212,10 @@ class Session:
     def _restart_by_stub(self) -> None:
         loader = self._loader
         loader.flash_begin(0, 0)
-        # Not waiting for the answer: esptool would read on into the console and lose that.
+        # esptool would read on behind the answer, into the console, and lose that.
         loader.command(loader.ESP_CMDS["FLASH_END"], struct.pack("<I", 0), wait_response=False)
-        self._port.flush()
+        for _ in ("begin", "end"):
+            self._port.read_until(_FRAME_MARK)
         self._port.baudrate = CONSOLE_BAUD
 
 

@@ -42,10 +42,11 @@ class Board:
         starts: how often it was restarted.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, mac: bytes = MAC) -> None:
+        self._mac = mac
         self.flash = Flash(folder / "flash.bin", INSTANT)
         self.registers: dict[int, int] = {}
-        self.console = b"ets Jul 29 2019 12:21:46\r\n" + self_test()
+        self.console = b"ets Jul 29 2019 12:21:46\r\n" + self_test(board=f"np-{mac.hex()}")
         self.on_frame: Callable[[int, int], None] = lambda _command, _count: None
         self.starts = 0
         self.is_deaf = False
@@ -72,7 +73,7 @@ class Board:
         self.flash.close()
 
     def _serve(self, stopped: int) -> None:
-        loader, decoder = self._loader(), slip.Decoder()
+        loader, decoder = Loader(self.flash, self._mac), slip.Decoder()
         master = self._master
         with os.fdopen(stopped), contextlib.suppress(OSError):
             while True:
@@ -81,7 +82,7 @@ class Board:
                     return
                 for frame in decoder.feed(os.read(master, 65536)):
                     if self._handle(loader, frame):
-                        loader, decoder = self._loader(), slip.Decoder()
+                        loader, decoder = Loader(self.flash, self._mac), slip.Decoder()
                         break
 
     def _handle(self, loader: Loader, frame: bytes) -> bool:
@@ -91,6 +92,7 @@ class Board:
         self.on_frame(command, count)
         if self.is_deaf:
             return False
+        loader._registers._fixed |= self.registers
         answer = loader.handle(frame)
         if answer is None:
             return False
@@ -99,11 +101,6 @@ class Board:
             self.starts += 1
             os.write(self._master, self.console)
         return answer.reboot
-
-    def _loader(self) -> Loader:
-        loader = Loader(self.flash, MAC)
-        loader._registers._fixed |= self.registers
-        return loader
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from provisioning.errors import ImageError
 SIZE = 64 * image.BLOCK_BYTES
 
 
-def _files(content: bytes) -> dict[str, bytes]:
+def read_files(content: bytes) -> dict[str, bytes]:
     """Read an image as an independent reader does."""
     littlefs = LittleFS(
         UserContext(buffer=bytearray(content)),
@@ -54,7 +54,7 @@ _name = st.text("abcxyz09-_.", min_size=1, max_size=12).filter(lambda n: n.strip
 def test_what_goes_in_comes_out(files: dict[str, bytes]) -> None:
     content = image.file_system(files, SIZE)
     assert len(content) == SIZE
-    assert _files(content) == files
+    assert read_files(content) == files
     assert image.file_system(dict(reversed(files.items())), SIZE) == content
 
 

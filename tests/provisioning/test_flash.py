@@ -1,0 +1,407 @@
+"""From a blank board to an enrolled one; and what is left behind when that fails anywhere."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
+from esptool import loader as esptool_loader  # type: ignore[import-untyped]
+
+import fleet.cli
+from fleet import inventory
+from fleet.errors import NetzpulsError
+from hil.board import register
+from provisioning import application, image, port, registry, session
+from provisioning.errors import (
+    BoardSilentError,
+    ChipError,
+    PortBusyError,
+    ReassignError,
+    SelfTestError,
+    VerifyError,
+    WriteError,
+)
+from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
+from tests.provisioning import bench
+from tests.provisioning.bench import BOARD, FLASH_MD5, Board
+from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.test_image import read_files
+
+VFS, VFS_BYTES = 0x200000, 0x200000
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    with bench.board(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def request_(city: Path, stand_in: Path, board: Board) -> FlashRequest:
+    return FlashRequest(
+        city, board.port, "school-north", "R101", "classroom-sensor", stand_in, self_test_s=0.3
+    )
+
+
+def _tree(city: Path) -> dict[str, bytes]:
+    """Return a city's files; its CA may have been made meanwhile."""
+    return {
+        str(path.relative_to(city)): path.read_bytes()
+        for path in city.rglob("*")
+        if path.is_file() and path.name not in ("ca.pem", "ca.key")
+    }
+
+
+def _arguments(request: FlashRequest) -> list[str]:
+    return [
+        "board", "flash", "--city", str(request.city), "--port", request.port,
+        "--site", request.site, "--room", request.room, "--role", request.role,
+        "--micropython", str(request.image),
+    ]  # fmt: skip
+
+
+def _files(board: Board) -> dict[str, bytes]:
+    return read_files(board.flash.read(VFS, VFS_BYTES))
+
+
+def _refused(request: FlashRequest, kind: type[NetzpulsError]) -> NetzpulsError:
+    """Flash a board that must fail: nothing of it may be left behind, and the port is free."""
+    before = _tree(request.city)
+    with pytest.raises(kind) as caught:
+        flash_board(request)
+    assert _tree(request.city) == before
+    assert caught.value.hint
+    assert WLAN_KEY not in json.dumps(caught.value.document())
+    port.open_port(request.port).close()
+    return caught.value
+
+
+def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> None:
+    # Settings of an earlier life.
+    board.flash.program(0x9000, b"\0" * 0x6000)
+    steps: list[Progress] = []
+    flashed = flash_board(request_, steps.append)
+
+    content = stand_in.read_bytes()
+    assert board.flash.read(application.START, len(content)) == content
+    assert board.flash.read(0x9000, 0x6000) == b"\xff" * 0x6000
+    files = _files(board)
+    assert {name for name in files if not name.startswith(("agent", "linkreport", "port"))} == {
+        "boot.py",
+        "main.py",
+        "config.json",
+        "identity/ca.der",
+        "identity/board.der",
+        "identity/board.key.der",
+        "identity/report.key",
+    }
+    assert files | image.agent_files() == files
+
+    configuration = json.loads(files["config.json"])
+    assert (configuration["board"], configuration["key_id"]) == (BOARD, 1)
+    assert configuration["wlan"]["key"] == WLAN_KEY
+    certificate = x509.load_der_x509_certificate(files["identity/board.der"])
+    (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    assert name.value == BOARD
+    key = serialization.load_der_private_key(files["identity/board.key.der"], None)
+    assert key.public_key() == certificate.public_key()
+    certificate.verify_directly_issued_by(x509.load_der_x509_certificate(files["identity/ca.der"]))
+
+    city = request_.city
+    entry = inventory.load(city).boards[BOARD]
+    assert entry == flashed.entry
+    assert (entry.site, entry.room, entry.role) == ("school-north", "R101", "classroom-sensor")
+    assert (entry.mac, entry.agent, entry.key_id) == ("24:0a:c4:12:34:56", "0.1.0", 1)
+    assert entry.chip.startswith("ESP32-D0WD-V3")
+    pem = (city / "boards" / f"{BOARD}.pem").read_bytes()
+    assert x509.load_pem_x509_certificate(pem) == certificate
+    stored = (city / "secrets" / "keys" / f"{BOARD}.1.key").read_text()
+    assert bytes.fromhex(stored) == files["identity/report.key"]
+
+    stages = list(dict.fromkeys(step.stage for step in steps))
+    assert stages == ["connect", "prepare", "application", "file system", "self-test", "enrol"]
+    sent = [step.done_bytes for step in steps if step.stage == "application"]
+    assert sent == sorted(sent)
+    assert sent[-1] == [s.total_bytes for s in steps if s.stage == "application"][-1]
+    assert set(flashed.seconds) == {*stages, "total"}
+
+
+def test_the_same_board_again(request_: FlashRequest, board: Board) -> None:
+    flash_board(request_)
+    first = _files(board)
+    flashed = flash_board(replace(request_, role="ap-monitor"))
+    second = _files(board)
+    assert flashed.entry.key_id == 2
+    assert flashed.entry.role == "ap-monitor"
+    assert json.loads(second["config.json"])["key_id"] == 2
+    for name in ("board.der", "board.key.der", "report.key"):
+        assert first[f"identity/{name}"] != second[f"identity/{name}"]
+    assert first["identity/ca.der"] == second["identity/ca.der"]
+
+
+def test_a_board_that_is_registered_elsewhere(request_: FlashRequest, board: Board) -> None:
+    flash_board(request_)
+    before = board.flash.read(0, 0x400000)
+    elsewhere = replace(request_, room="R102")
+    error = _refused(elsewhere, ReassignError)
+    assert "R101" in error.message
+    assert "--reassign" in error.hint
+    assert board.flash.read(0, 0x400000) == before
+    assert flash_board(replace(elsewhere, reassign=True)).entry.room == "R102"
+
+
+def test_a_revoked_board(request_: FlashRequest, board: Board) -> None:
+    entry = flash_board(request_).entry
+    revoked = entry.model_copy(update={"revoked": datetime(2026, 8, 1, tzinfo=UTC)})
+    (request_.city / "registry.toml").write_text(registry.render({BOARD: revoked}))
+    error = _refused(request_, ReassignError)
+    assert "2026-08-01" in error.message
+    again = flash_board(replace(request_, reassign=True)).entry
+    assert (again.revoked, again.key_id) == (None, 2)
+
+
+def test_another_chip(request_: FlashRequest, board: Board) -> None:
+    board.registers[register.CHIP_MAGIC] = 0x000007C6
+    assert "ESP32-S2" in _refused(request_, ChipError).message
+    assert board.flash.read(0, 0x400000) == b"\xff" * 0x400000
+
+
+def test_a_locked_board(request_: FlashRequest, board: Board) -> None:
+    board.registers[register.EFUSE + 0x18] = 1 << 4
+    assert "secure boot" in _refused(request_, ChipError).message
+    assert board.flash.read(0, 0x400000) == b"\xff" * 0x400000
+
+
+def test_too_little_flash(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(register, "JEDEC_ID", bytes((0xEF, 0x40, 0x15)))
+    error = _refused(request_, ChipError)
+    assert "2048 KiB" in error.message
+    assert BOARD in error.message
+
+
+def test_no_board_answers(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_CONNECT_ATTEMPTS", 1)
+    board.is_deaf = True
+    error = _refused(request_, BoardSilentError)
+    assert board.port in error.message
+    assert error.exit_code == 3
+
+
+def test_a_port_in_use(request_: FlashRequest, board: Board) -> None:
+    with port.open_port(board.port), pytest.raises(PortBusyError):
+        flash_board(request_)
+
+
+@pytest.mark.parametrize("region", [1, 2])
+def test_a_board_that_falls_silent(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch, region: int
+) -> None:
+    monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.1)
+    monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.1)
+    last = len(application.load(request_.image).deflated) // 0x4000
+
+    def silence(command: int, count: int) -> None:
+        if command == 0x11 and count == (last if region == 1 else last + 2):
+            board.is_deaf = True
+
+    board.on_frame = silence
+    error = _refused(request_, WriteError)
+    assert f"{application.START if region == 1 else VFS:#x}" in error.message
+    assert "does not work until then" in error.hint
+    board.is_deaf = False
+    board.on_frame = lambda _command, _count: None
+    monkeypatch.undo()
+    assert flash_board(request_).entry.key_id == 1
+
+
+def test_a_cable_pulled_out(request_: FlashRequest, board: Board) -> None:
+    before = _tree(request_.city)
+    board.on_frame = lambda command, count: (
+        board.unplug() if (command, count) == (0x11, 30) else None
+    )
+    with pytest.raises(WriteError, match="0x1000"):
+        flash_board(request_)
+    assert _tree(request_.city) == before
+
+
+@pytest.mark.parametrize(("digest", "address"), [(1, 0x1000), (2, VFS)])
+def test_flash_that_forgets(
+    request_: FlashRequest, board: Board, digest: int, address: int
+) -> None:
+    def forget(command: int, count: int) -> None:
+        if (command, count) == (FLASH_MD5, digest):
+            board.flash.program(address + 0x123, b"\0" * 64)
+
+    board.on_frame = forget
+    error = _refused(request_, VerifyError)
+    assert f"{address:#x}" in error.message
+    assert board.starts == 0
+
+
+@pytest.mark.parametrize(
+    ("console", "reason"),
+    [
+        (b"", "silent"),
+        (b"invalid header: 0xffffffff\r\n" * 5, "invalid header"),
+        (bench.self_test(ok=False, identity="board.der: no certificate"), "no certificate"),
+        (bench.self_test(board="np-ffffffffffff"), "np-ffffffffffff"),
+    ],
+)
+def test_a_board_that_does_not_pass(
+    request_: FlashRequest, board: Board, console: bytes, reason: str
+) -> None:
+    board.console = console
+    error = _refused(request_, SelfTestError)
+    assert reason in error.message
+    assert BOARD in error.message
+
+
+@pytest.mark.parametrize("stage", ["connect", "prepare", "application", "self-test", "enrol"])
+def test_an_interrupt_at_any_stage(request_: FlashRequest, board: Board, stage: str) -> None:
+    before = _tree(request_.city)
+
+    def interrupt(step: Progress) -> None:
+        if step.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flash_board(request_, interrupt)
+    assert _tree(request_.city) == before
+    assert flash_board(request_).entry.key_id == 1
+
+
+def test_boards_side_by_side(
+    city: Path, stand_in: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    boards = []
+    seen: dict[str, set[str]] = {}
+    lock = threading.Lock()
+
+    def step(progress: Progress) -> None:
+        with lock:
+            seen.setdefault(progress.port, set()).add(progress.board)
+
+    def flash(board: Board) -> Flashed:
+        request = FlashRequest(
+            city, board.port, "school-north", "R101", "ap-monitor", stand_in, self_test_s=5
+        )
+        return flash_board(request, step)
+
+    try:
+        for number in range(3):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            boards.append(Board(folder, mac=bytes((0x24, 0x0A, 0xC4, 0, 0, number))))
+        with ThreadPoolExecutor() as pool:
+            flashed = list(pool.map(flash, boards))
+    finally:
+        for board in boards:
+            board.close()
+    names = [f"np-240ac400000{number}" for number in range(3)]
+    assert [one.board for one in flashed] == names
+    assert sorted(inventory.load(city).boards) == names
+    assert seen == {board.port: {"", name} for board, name in zip(boards, names, strict=True)}
+    # esptool's words would tear the display.
+    assert capfd.readouterr() == ("", "")
+
+
+def _secrets(board: Board) -> list[str]:
+    files = _files(board)
+    key = serialization.load_der_private_key(files["identity/board.key.der"], None)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ).decode()
+    return [
+        WLAN_KEY,
+        files["identity/report.key"].hex(),
+        repr(files["identity/report.key"])[2:-1],
+        files["identity/board.key.der"].hex(),
+        *pem.splitlines()[1:-1],
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_secrets_are_nowhere_to_be_seen(
+    request_: FlashRequest,
+    board: Board,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    fails: bool,
+) -> None:
+    started: list[Any] = []
+    real = subprocess.Popen.__init__
+
+    def spy(self: Any, *args: Any, **kwargs: Any) -> None:
+        started.append((args, kwargs.get("args"), kwargs.get("env")))
+        real(self, *args, **kwargs)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", spy)
+    monkeypatch.setenv("NETZPULS_TRACEBACK", "1")
+    image._agent_files.cache_clear()
+    if fails:
+        board.console = bench.self_test(ok=False, config="wlan.key is wrong")
+    city, arguments, said = request_.city, _arguments(request_), ""
+    with caplog.at_level(logging.DEBUG):
+        for extra in ([], ["--json"]):
+            with pytest.raises(SystemExit) as exited:
+                fleet.cli.main(arguments + extra)
+            assert exited.value.code == int(fails)
+            captured = capfd.readouterr()
+            said += captured.out + captured.err
+    public = [p for p in city.rglob("*") if p.is_file() and "secrets" not in p.parts]
+    said += caplog.text + repr(started) + "".join(p.read_text() for p in public)
+    assert started
+    assert BOARD in said
+    assert [secret for secret in _secrets(board) if secret in said] == []
+
+
+def test_what_a_technician_is_told(
+    request_: FlashRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = _arguments(request_)
+    with pytest.raises(SystemExit):
+        fleet.cli.main([*arguments, "--json"])
+    document = json.loads(capfd.readouterr().out)
+    assert document["ok"] is True
+    assert document["board"] == BOARD
+    assert document["key_id"] == 1
+    assert document["image"]["stand_in"] is True
+    assert document["self_test"]["config"] == "ok"
+
+    with pytest.raises(SystemExit):
+        fleet.cli.main(arguments)
+    said = capfd.readouterr()
+    assert f"{BOARD} is enrolled: school-north, R101" in said.out
+    assert "stand-in, for virtual boards only" in said.out
+    assert "SHA-256 " in said.out
+    assert "write MicroPython: " in said.err
+    assert "kB/s" in said.err
+
+
+def test_words_of_other_users_of_esptool_still_come_through(
+    request_: FlashRequest, capfd: pytest.CaptureFixture[str]
+) -> None:
+    flash_board(request_)
+    hear: Callable[..., None] = session.EspLog.instance.print  # type: ignore[union-attr]
+    hear("somebody else's words")
+    assert "somebody else's words" in capfd.readouterr().out
