@@ -12,8 +12,8 @@ Its layer and reason are those that lasted longest in it, of equals the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import Literal
@@ -39,8 +39,13 @@ class Outage:
     start_s: int
     end_s: int
     end: End
-    causes: dict[Cause, int]
+    causes: Mapping[Cause, int] = field(hash=False)
     boards: tuple[str, ...]
+
+    @property
+    def cause(self) -> Cause:
+        """Layer and reason that lasted longest."""
+        return next(iter(self.causes))
 
     @property
     def length_s(self) -> int:

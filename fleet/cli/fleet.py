@@ -1,0 +1,341 @@
+"""`netzpuls fleet`: collect reports, show uptime and outages."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP, reason_name
+from fleet import inventory, period, report
+from fleet.cli.output import city_option, emit, json_option, progress, result
+from fleet.collect import DEFAULT_PARALLEL, DEFAULT_TIMEOUT_S, Collected, collect
+from fleet.period import Period, duration, shown
+from fleet.report import Outages, PlacedOutage, Tally, Uptime
+
+# Output that goes to a file or a pipe has no width; nothing in it shall be cut.
+_UNBOUNDED_COLUMNS = 200
+_NOTHING = "–"
+_THEN = {
+    "recovered": "up again",
+    "ongoing": "still down",
+    "silence": "no reports",
+    "excluded": "excluded",
+}
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def _period_options(command: Decorated) -> Decorated:
+    for option in (
+        click.option("--site", help="Only this site."),
+        click.option("--to", "end", help="Until when; a date counts in full.  [default: now]"),
+        click.option(
+            "--from",
+            "start",
+            help="Since when: a date or time, in the city's time zone.  [default: 24 h before]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group()
+def fleet() -> None:
+    """Collect reports; show uptime and outages."""
+
+
+@fleet.command("collect")
+@city_option
+@click.option(
+    "--gateway", "gateways", multiple=True, metavar="ID", help="Only this one; repeatable."
+)
+@click.option("--again", is_flag=True, help="Read from the beginning; nothing is stored twice.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0.1),
+    default=DEFAULT_TIMEOUT_S,
+    show_default=True,
+    metavar="S",
+    help="Seconds that one gateway may take in all.",
+)
+@click.option(
+    "--parallel",
+    type=click.IntRange(1, 64),
+    default=DEFAULT_PARALLEL,
+    show_default=True,
+    metavar="N",
+    help="How many gateways at a time.",
+)
+@json_option
+def collect_command(
+    *,
+    city: Path,
+    gateways: tuple[str, ...],
+    again: bool,
+    timeout_s: float,
+    parallel: int,
+    as_json: bool,
+) -> int:
+    """Pull what is new from the gateways over SSH.
+
+    What came is kept whatever happens next, and the next run goes on from there. Exits with 1
+    if a gateway failed; the others are collected all the same.
+    """
+    known = inventory.load(city)
+    chosen = tuple(dict.fromkeys(gateways)) or tuple(sorted(known.gateways))
+    with _Display(len(chosen)) as display:
+        found = collect(
+            known,
+            chosen,
+            again=again,
+            timeout_s=timeout_s,
+            parallel=parallel,
+            on_progress=display.show,
+        )
+    failed = [each for each in found if each.error]
+    document = {"ok": not failed, "gateways": [each.document() for each in found]}
+    emit(document, lambda: _print(_collected_table(found)), as_json)
+    if failed:
+        progress.print(
+            f"{len(failed)} of {len(found)} gateways failed: "
+            + ", ".join(each.gateway for each in failed),
+            style="bold red",
+            markup=False,
+            soft_wrap=True,
+        )
+    return 1 if failed else 0
+
+
+@fleet.command()
+@city_option
+@_period_options
+@json_option
+def uptime(
+    *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
+) -> None:
+    """Show availability, coverage and hours per state of lines and boards.
+
+    Availability is the working part of what is known; coverage says how much is known. Both are
+    rounded down, so 100 % means that no second of downtime was seen.
+    """
+    known = inventory.load(city)
+    asked = _asked(known, start, end)
+    answer = report.uptime(known, asked, site)
+    emit(answer.document(), lambda: show_uptime(answer), as_json)
+
+
+@fleet.command()
+@city_option
+@_period_options
+@json_option
+def outages(
+    *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
+) -> None:
+    """Show the outages of lines and boards that touch a period, with their true begin and end.
+
+    An outage ends when the subject works again. If reports stop first, it is known to have
+    lasted until then; down again after a silence is another outage.
+    """
+    known = inventory.load(city)
+    asked = _asked(known, start, end)
+    answer = report.outages(known, asked, site)
+    emit(answer.document(), lambda: show_outages(answer), as_json)
+
+
+def _asked(city: inventory.Inventory, start: str | None, end: str | None) -> Period:
+    return period.parse(start, end, ZoneInfo(city.city.timezone), int(time.time()))
+
+
+class _Display:
+    """Progress of a collection on stderr: a bar on a terminal, and a line per gateway."""
+
+    def __init__(self, gateways: int) -> None:
+        self._bar = Progress(
+            TextColumn("collecting"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("gateways, {task.fields[rows]:,} reports"),
+            TimeElapsedColumn(),
+            console=progress,
+            transient=True,
+            disable=not progress.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=gateways, rows=0)
+        self._rows: dict[str, int] = {}
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, collected: Collected) -> None:
+        """Show how far a gateway is; called from several threads."""
+        self._rows[collected.gateway] = collected.rows
+        self._done += collected.done
+        self._bar.update(self._task, completed=self._done, rows=sum(self._rows.values()))
+        if not collected.done:
+            return
+        error = collected.error
+        if error is None:
+            what = f"{collected.new:,} new in {collected.duration_s:.1f} s"
+            if collected.refused:
+                reasons = ", ".join(f"{n} {reason}" for reason, n in collected.refused.items())
+                what += f"; refused: {reasons}"
+            progress.print(f"{collected.gateway}: {what}", markup=False, soft_wrap=True)
+            return
+        progress.print(f"error: {error.message}", style="red", markup=False, soft_wrap=True)
+        if error.hint:
+            progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
+
+
+def _print(table: Table) -> None:
+    if not result.is_terminal and "COLUMNS" not in os.environ:
+        result.width = _UNBOUNDED_COLUMNS
+    result.print(table)
+
+
+def _table(columns: Iterable[str], right: Sequence[str]) -> Table:
+    """Return a table whose first column may be cut, the others not."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    for number, name in enumerate(columns):
+        table.add_column(
+            name,
+            justify="right" if name in right else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+            min_width=None if number == 0 else len(name),
+        )
+    return table
+
+
+def _collected_table(found: Sequence[Collected]) -> Table:
+    counts = ("new", "duplicates", "refused", "lost", "seconds")
+    table = _table(("gateway", *counts, ""), counts)
+    for each in found:
+        table.add_row(
+            Text(each.gateway),
+            f"{each.new:,}",
+            f"{each.duplicates:,}",
+            _alarm(sum(each.refused.values())),
+            _alarm(each.lost),
+            f"{each.duration_s:.1f}",
+            Text("failed", "bold red") if each.error else Text("good", "green"),
+        )
+    return table
+
+
+def _alarm(count: int) -> Text:
+    return Text(f"{count:,}", "bold red" if count else "")
+
+
+def _percent(part: int, whole: int, digits: int) -> str:
+    """Return a part as percent, rounded down: all but a second is never 100 %."""
+    if not whole:
+        return _NOTHING
+    scaled = part * 100 * 10**digits // whole
+    return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}} %"
+
+
+def show_uptime(answer: Uptime) -> None:
+    """Print the table of `fleet uptime`."""
+    has_excluded = any(
+        tally.seconds[EXCLUDED]
+        for site in answer.sites
+        for tally in (site.line, *(board.tally for board in site.boards))
+    )
+    states = [("up", UP), ("degraded", DEGRADED), ("down", DOWN), ("unknown", UNKNOWN)]
+    if has_excluded:
+        states.append(("excluded", EXCLUDED))
+    figures = ["available", "covered", *(name for name, _ in states), "outages"]
+    table = _table(["site · room and board", *figures], figures)
+
+    def row(name: Text, tally: Tally) -> None:
+        working = _percent(tally.working_s, tally.known_s, 3)
+        style = "bold red" if tally.seconds[DOWN] else "green" if tally.known_s else "dim"
+        table.add_row(
+            name,
+            Text(working, style),
+            _percent(tally.known_s, tally.asked_s, 1),
+            *(_hours(tally, state) for _, state in states),
+            str(tally.outages) if tally.known_s else _NOTHING,
+        )
+
+    for site in answer.sites:
+        row(Text(site.name, "bold"), site.line)
+        for board in site.boards:
+            row(Text(f"  {board.room}  {board.board}"), board.tally)
+    if len(answer.sites) > 1:
+        table.add_section()
+        row(Text("all lines", "bold"), answer.lines)
+    if answer.strangers:
+        table.add_section()
+        for board in answer.strangers:
+            row(Text(f"not registered  {board.board}"), board.tally)
+    result.print(Text(f"{answer.city}, {_span(answer.period, answer.zone)}", "bold"))
+    _print(table)
+
+
+def _hours(tally: Tally, state: int) -> Text:
+    seconds = tally.seconds[state]
+    style = "red" if state == DOWN else "yellow" if state == DEGRADED else ""
+    return Text(duration(seconds), style) if seconds else Text(_NOTHING, "dim")
+
+
+def _span(asked: Period, zone: ZoneInfo) -> str:
+    return f"{shown(asked.start_s, zone)} to {shown(asked.end_s, zone)}, {zone.key}"
+
+
+def show_outages(answer: Outages) -> None:
+    """Print the table of `fleet outages`."""
+    result.print(Text(f"{answer.city}, {_span(answer.period, answer.zone)}", "bold"))
+    if not answer.found:
+        result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
+        return
+    moments = [
+        moment for each in answer.found for moment in (each.outage.start_s, each.outage.end_s)
+    ]
+    moments += [answer.period.start_s, answer.period.end_s]
+    one_day = len({shown(moment, answer.zone)[:10] for moment in moments}) == 1
+    table = _table(
+        ("site · room and board", "since", "until", "then", "length", "cause"), ("length",)
+    )
+    for each in answer.found:
+        found = each.outage
+        since, until = (
+            shown(m, answer.zone)[11 if one_day else 0 :] for m in (found.start_s, found.end_s)
+        )
+        if until[:10] == since[:10]:
+            until = until[11:] or until
+        layer, reason = found.cause
+        table.add_row(
+            _where(each),
+            since,
+            until,
+            Text(_THEN[found.end], "bold red" if found.end == "ongoing" else ""),
+            duration(found.length_s),
+            f"{report.layer_name(layer)}: {reason_name(reason)}",  # type: ignore[no-untyped-call]
+        )
+    _print(table)
+
+
+def _where(each: PlacedOutage) -> Text:
+    if each.outage.kind == "line":
+        boards = len(each.outage.boards)
+        said = f"seen by {boards} board{'s' if boards > 1 else ''}"
+        return Text.assemble((each.site_name, "bold"), f", {said}")
+    if each.effect:
+        return Text(f"  {each.room}  {each.outage.subject}", "dim")
+    return Text(f"{each.site_name or 'not registered'} {each.room}  {each.outage.subject}")

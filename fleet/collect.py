@@ -1,0 +1,259 @@
+"""Collecting: pull what is new on the gateways over SSH into the city's store.
+
+A gateway's reports come in pieces. Each piece is verified with the city's own report keys and
+committed together with the cursor that says how far the gateway was read, so a broken line
+costs at most one piece, and the next collection goes on from there. What is refused is counted
+and said; it never goes into the store.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import split
+from threading import Lock
+from typing import Any
+
+from firmware.linkreport import report as wire
+from firmware.linkreport.seal import KEY_BYTES, Seal
+from fleet import runner
+from fleet.errors import ConfigurationError, NetzpulsError, UsageError
+from fleet.gateway import intake, transfer
+from fleet.gateway.transfer import TransferError
+from fleet.inventory import Inventory
+from fleet.runner import Stop
+from fleet.ssh import Deadlines, Host, Session
+from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
+
+DEFAULT_PARALLEL = 16
+DEFAULT_TIMEOUT_S = 600.0
+KEYS_FOLDER = "keys"
+
+Progress = Callable[["Collected"], None]
+
+
+@dataclass
+class Collected:
+    """What came from one gateway, so far.
+
+    Attributes:
+        refused: reports that are not in the store, by reason.
+        lost: reports that its boards made, that are in no store and never will be.
+        breaks: places where a board's report does not vouch for the one before.
+        total: rows to come in all, once the gateway has said so.
+    """
+
+    gateway: str
+    rows: int = 0
+    total: int = 0
+    new: int = 0
+    duplicates: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    lost: int = 0
+    breaks: int = 0
+    duration_s: float = 0.0
+    done: bool = False
+    error: NetzpulsError | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        document = {
+            "gateway": self.gateway,
+            "ok": self.error is None,
+            "rows": self.rows,
+            "new": self.new,
+            "duplicates": self.duplicates,
+            "refused": dict(self.refused),
+            "lost": self.lost,
+            "chain_breaks": self.breaks,
+            "duration_s": round(self.duration_s, 3),
+        }
+        return document | (self.error.document() if self.error else {})
+
+
+class ReportKeys:
+    """The seals of all boards of a city, read from secrets/keys when first needed."""
+
+    def __init__(self, secrets: Path) -> None:
+        self._folder = secrets / KEYS_FOLDER
+        self._seals: dict[tuple[str, int], Seal | None] = {}
+        self._lock = Lock()
+
+    def seal(self, device: str, key_id: int) -> Seal | None:
+        """Return the seal of one of a board's keys, None if there is no such key.
+
+        Raises: ConfigurationError: the key file cannot be read or is no key.
+        """
+        with self._lock:
+            if (device, key_id) not in self._seals:
+                self._seals[device, key_id] = self._read(device, key_id)
+            return self._seals[device, key_id]
+
+    def _read(self, device: str, key_id: int) -> Seal | None:
+        if not intake.TOPIC.fullmatch(f"netzpuls/v1/{device}/report"):
+            return None  # no board's id, and perhaps a path to somewhere else
+        path = self._folder / f"{device}.{key_id}.key"
+        try:
+            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+        except ValueError:
+            key = b""
+        if len(key) != KEY_BYTES:
+            raise ConfigurationError(
+                f"{path} is no report key: not {2 * KEY_BYTES} hex digits",
+                hint="bring it back from a backup, or flash the board again",
+            )
+        return Seal(key)  # type: ignore[no-untyped-call]
+
+
+def collect(
+    city: Inventory,
+    gateways: Sequence[str] = (),
+    *,
+    again: bool = False,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    parallel: int = DEFAULT_PARALLEL,
+    on_progress: Progress = lambda _: None,
+) -> list[Collected]:
+    """Pull what is new from gateways, side by side.
+
+    Args:
+        city: whose gateways, keys and store.
+        gateways: which of them; all if none is named.
+        again: read from the beginning, for reports that were refused before.
+        timeout_s: how long one gateway may take in all.
+        parallel: how many at a time.
+        on_progress: called from worker threads after each piece and at each gateway's end.
+
+    Returns: one entry per gateway; what went wrong with it stands there.
+    Raises: UsageError: no such gateway. StoreError: the store cannot be used at all.
+    """
+    hosts = {gateway: host_of(city, gateway) for gateway in gateways or sorted(city.gateways)}
+    if not hosts:
+        raise UsageError(
+            f"{city.folder} has no gateway", hint="add a [gateway.…] to inventory.toml"
+        )
+    results = {gateway: Collected(gateway) for gateway in hosts}
+    store = Store(city.folder)
+    with store.writing() as writer:
+        cursors = {} if again else writer.cursors()
+        pull = _Pull(city, writer, on_progress)
+
+        def work(gateway: str, stop: Stop) -> None:
+            session = Session(hosts[gateway], Deadlines(session_s=timeout_s))
+            began = time.monotonic()
+            try:
+                with stop.closing(session), session:
+                    pull.run(session, results[gateway], cursors.get(gateway))
+            finally:
+                results[gateway].duration_s = time.monotonic() - began
+
+        for outcome in runner.run(list(hosts), work, parallel):
+            result = results[outcome.target]
+            result.error = outcome.error
+            result.done = True
+            on_progress(result)
+    with store.reading() as connection:
+        _count_gaps(city, results, gaps(connection))
+    return list(results.values())
+
+
+def host_of(city: Inventory, gateway_id: str) -> Host:
+    """Return how to log in on a gateway.
+
+    Raises: UsageError: the inventory has no such gateway.
+    """
+    gateway = city.gateway(gateway_id)
+    identity = None
+    if gateway.identity_file:
+        identity = city.folder / Path(gateway.identity_file).expanduser()
+    jump = None
+    if gateway.jump is not None:
+        hop = city.jumps[gateway.jump]
+        jump = Host(
+            gateway.jump, f"jump host {gateway.jump} of gateway {gateway_id}", hop.host,
+            hop.ssh_port, hop.user, hop.host_key, identity,
+        )  # fmt: skip
+    return Host(
+        gateway_id, f"gateway {gateway_id}", gateway.host, gateway.ssh_port, gateway.user,
+        gateway.host_key, identity, jump,
+    )  # fmt: skip
+
+
+def verify(row: transfer.Row, keys: ReportKeys) -> Verified | str:
+    """Return the report of a row if it is whole and its board's own, else why it is refused."""
+    try:
+        fields = wire.unpack(row.raw)  # type: ignore[no-untyped-call]
+    except wire.ReportError:
+        return intake.MALFORMED
+    seal = keys.seal(row.device, fields.key_id)
+    if seal is None:
+        return intake.KEY_UNKNOWN
+    if not wire.sealed(row.raw, seal):  # type: ignore[no-untyped-call]
+        return intake.SEAL_WRONG
+    if not 1 <= fields.oldest_seq <= fields.seq:
+        return intake.SEQUENCE_INVALID
+    return Verified(row.device, row.received_s, row.raw, fields)
+
+
+class _Pull:
+    """What pulling from any gateway needs."""
+
+    def __init__(self, city: Inventory, writer: Writer, on_progress: Progress) -> None:
+        self._city = city
+        self._keys = ReportKeys(city.secrets)
+        self._writer = writer
+        self._on_progress = on_progress
+
+    def run(self, session: Session, result: Collected, cursor: Cursor | None) -> None:
+        gateway = self._city.gateways[result.gateway]
+        arguments = [*split(gateway.command), "gateway", "read", "--dir", gateway.data_dir]
+        if cursor:
+            arguments += ["--after", str(cursor.row), "--database", cursor.database]
+        with session.command(arguments) as command:
+            try:
+                header, pieces = transfer.read(command.stdout)
+                result.total = header.last_row - header.first_row
+                for piece in pieces:
+                    self._ingest(result, header.database, piece)
+                    self._on_progress(result)
+            except TransferError:
+                # A command that failed says why; if it did not, the stream itself is at fault.
+                command.finish()
+                raise
+            command.finish()
+        if not result.rows:
+            self._writer.ingest(result.gateway, Cursor(header.database, header.first_row), [])
+
+    def _ingest(self, result: Collected, database: str, piece: Sequence[transfer.Row]) -> None:
+        verified = []
+        refused: Counter[str] = Counter()
+        for row in piece:
+            report = verify(row, self._keys)
+            if isinstance(report, str):
+                refused[report] += 1
+            else:
+                verified.append(report)
+        cursor = Cursor(database, piece[-1].row)
+        ingested = self._writer.ingest(result.gateway, cursor, verified)
+        if ingested.forks:
+            refused[intake.FORKED] += ingested.forks
+        result.rows += len(piece)
+        result.new += ingested.new
+        result.duplicates += ingested.duplicates
+        result.refused += refused
+
+
+def _count_gaps(city: Inventory, results: dict[str, Collected], found: Sequence[Gap]) -> None:
+    for gap in found:
+        board = city.boards.get(gap.device)
+        result = results.get(city.sites[board.site].gateway) if board else None
+        if result:
+            result.lost += gap.lost
+            result.breaks += gap.breaks

@@ -1,0 +1,333 @@
+"""What the fleet tool answers: uptime and outages, as plain data.
+
+    city = inventory.load(folder)
+    answer = uptime(city, Period(start_s, end_s))
+    answer.document()        # as --json prints it
+
+Commands print it, the demo counts it, and both ask the same functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from firmware.linkreport import table
+from fleet import outage
+from fleet.inventory import Inventory
+from fleet.ledger import Kind, Ledger, Window
+from fleet.outage import Outage
+from fleet.period import Period, iso
+from fleet.store import Store
+
+# To find where an outage began, each look back is so many times as long as the one before.
+_LOOK_BACK = 8
+_LONGEST_PERIOD_S = 65_536
+
+
+@dataclass(frozen=True)
+class Tally:
+    """The seconds of a subject in each state, by the state's number; they sum to the whole."""
+
+    seconds: tuple[int, ...]
+    outages: int
+
+    @property
+    def working_s(self) -> int:
+        """Seconds in which it worked."""
+        return self.seconds[table.UP] + self.seconds[table.DEGRADED]
+
+    @property
+    def known_s(self) -> int:
+        """Seconds of which it is known whether it worked."""
+        return self.working_s + self.seconds[table.DOWN]
+
+    @property
+    def asked_s(self) -> int:
+        """Seconds that count: all but the excluded."""
+        return sum(self.seconds) - self.seconds[table.EXCLUDED]
+
+    @property
+    def availability(self) -> float | None:
+        """Working part of what is known; None without any evidence."""
+        return self.working_s / self.known_s if self.known_s else None
+
+    @property
+    def coverage(self) -> float | None:
+        """Known part of what counts; None if nothing counts."""
+        return self.known_s / self.asked_s if self.asked_s else None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "availability": self.availability,
+            "coverage": self.coverage,
+            "seconds": dict(zip(table.STATES, self.seconds, strict=True)),
+            "outages": self.outages,
+        }
+
+
+@dataclass(frozen=True)
+class BoardUptime:
+    """One board; `room` is empty if the registry does not know it."""
+
+    board: str
+    room: str
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class SiteUptime:
+    """One site: its line to the internet, and its boards."""
+
+    site: str
+    name: str
+    line: Tally
+    boards: tuple[BoardUptime, ...]
+
+
+@dataclass(frozen=True)
+class Uptime:
+    """The uptime of sites and boards in a period.
+
+    Attributes:
+        city: its name.
+        lines: all lines together, weighted by time.
+        strangers: boards whose reports are in the store, but which the registry does not know.
+    """
+
+    city: str
+    period: Period
+    zone: ZoneInfo
+    lines: Tally
+    sites: tuple[SiteUptime, ...]
+    strangers: tuple[BoardUptime, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "period": _period(self.period, self.zone),
+            "lines": self.lines.document(),
+            "sites": [
+                {
+                    "site": site.site,
+                    "name": site.name,
+                    "line": site.line.document(),
+                    "boards": [
+                        {"board": board.board, "room": board.room} | board.tally.document()
+                        for board in site.boards
+                    ],
+                }
+                for site in self.sites
+            ],
+            "unregistered_boards": [
+                {"board": board.board} | board.tally.document() for board in self.strangers
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class PlacedOutage:
+    """An outage and where it was.
+
+    Attributes:
+        site: empty for a board that the registry does not know.
+        site_name: what people call it.
+        room: empty for a line.
+        effect: whether an outage of the site's line at the same time explains this one.
+    """
+
+    outage: Outage
+    site: str
+    site_name: str
+    room: str
+    effect: bool
+
+    def document(self, zone: ZoneInfo) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        found = self.outage
+        layer, reason = found.cause
+        return {
+            "kind": found.kind,
+            "site": self.site or None,
+            "board": found.subject if found.kind == "board" else None,
+            "room": self.room or None,
+            "start": iso(found.start_s, zone),
+            "end": iso(found.end_s, zone),
+            "end_by": found.end,
+            "ongoing": found.end == "ongoing",
+            "length_s": found.length_s,
+            "layer": layer_name(layer),
+            "reason": table.reason_name(reason),  # type: ignore[no-untyped-call]
+            "causes": [
+                {
+                    "layer": layer_name(layer),
+                    "reason": table.reason_name(reason),  # type: ignore[no-untyped-call]
+                    "seconds": seconds,
+                }
+                for (layer, reason), seconds in found.causes.items()
+            ],
+            "boards": list(found.boards),
+            "effect_of_line": self.effect,
+        }
+
+
+@dataclass(frozen=True)
+class Outages:
+    """The outages that touch a period, with their true begin and end."""
+
+    city: str
+    period: Period
+    zone: ZoneInfo
+    found: tuple[PlacedOutage, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "period": _period(self.period, self.zone),
+            "outages": [each.document(self.zone) for each in self.found],
+        }
+
+
+def uptime(
+    city: Inventory, period: Period, site: str | None = None, excluded: Iterable[Window] = ()
+) -> Uptime:
+    """Return the uptime of every site, or of one, and of the boards there.
+
+    A revoked board is there as long as the period holds reports of it.
+
+    Raises: UsageError: no such site. StoreError: there is no store to read.
+    """
+    sites = sorted(city.sites)
+    if site:
+        city.site(site)
+        sites = [site]
+    with Store(city.folder).reading() as connection:
+        ledger = Ledger(connection, period, _places(city), excluded)
+        lines = _tallies(ledger, "line")
+        boards = _tallies(ledger, "board")
+    nothing = _nothing(period)
+    by_site: dict[str, list[BoardUptime]] = {}
+    for board_id, tally in sorted(boards.items(), key=lambda item: _order(city, item[0])):
+        board = city.boards.get(board_id)
+        if board and board.revoked and not tally.known_s:
+            continue
+        place, room = (board.site, board.room) if board else ("", "")
+        by_site.setdefault(place, []).append(BoardUptime(board_id, room, tally))
+    found = tuple(
+        SiteUptime(
+            each, city.sites[each].name, lines.get(each, nothing), tuple(by_site.get(each, ()))
+        )
+        for each in sites
+    )
+    columns = zip([0] * len(table.STATES), *(each.line.seconds for each in found), strict=True)
+    return Uptime(
+        city.city.name,
+        period,
+        ZoneInfo(city.city.timezone),
+        Tally(tuple(map(sum, columns)), sum(each.line.outages for each in found)),
+        found,
+        () if site else tuple(by_site.get("", ())),
+    )
+
+
+def outages(
+    city: Inventory,
+    period: Period,
+    site: str | None = None,
+    excluded: Iterable[Window] = (),
+    now_s: int | None = None,
+) -> Outages:
+    """Return the outages of lines and boards that touch a period, by their start.
+
+    Raises: UsageError: no such site. StoreError: there is no store to read.
+    """
+    if site:
+        city.site(site)
+    places = _places(city)
+    windows = list(excluded)
+    end_s = max(period.end_s, int(time.time()) if now_s is None else now_s)
+    with Store(city.folder).reading() as connection:
+        earliest = connection.execute("SELECT min(time_s) FROM report WHERE time_s > 0").fetchone()
+        floor_s = (earliest[0] if earliest and earliest[0] else end_s) - _LONGEST_PERIOD_S
+        start_s = period.start_s
+        while True:
+            found = [
+                each
+                for each in outage.find(Ledger(connection, Period(start_s, end_s), places, windows))
+                if each.start_s < period.end_s and each.end_s > period.start_s
+            ]
+            if start_s <= floor_s or all(each.start_s > start_s for each in found):
+                break
+            start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
+    placed = [each for each in _placed(city, found) if site in (None, each.site)]
+    return Outages(city.city.name, period, ZoneInfo(city.city.timezone), tuple(placed))
+
+
+def _placed(city: Inventory, found: Sequence[Outage]) -> Iterator[PlacedOutage]:
+    """Yield the outages by start, each line's followed by those it explains."""
+    lines = [each for each in found if each.kind == "line"]
+    effects: dict[Outage, list[PlacedOutage]] = {line: [] for line in lines}
+    causes = [
+        PlacedOutage(line, line.subject, _name(city, line.subject), "", False) for line in lines
+    ]
+    for each in found:
+        if each.kind == "line":
+            continue
+        board = city.boards.get(each.subject)
+        site, room = (board.site, board.room) if board else ("", "")
+        explaining = [line for line in lines if _explains(line, site, each)]
+        placed = PlacedOutage(each, site, _name(city, site), room, bool(explaining))
+        (effects[explaining[0]] if explaining else causes).append(placed)
+    for cause in sorted(causes, key=lambda item: item.outage.start_s):
+        yield cause
+        yield from effects.get(cause.outage, ())
+
+
+def _name(city: Inventory, site: str) -> str:
+    return city.sites[site].name if site in city.sites else ""
+
+
+def _explains(line: Outage, site: str, each: Outage) -> bool:
+    overlap_s = min(line.end_s, each.end_s) - max(line.start_s, each.start_s)
+    return line.subject == site and overlap_s > 0 and each.cause[0] == table.INTERNET
+
+
+def layer_name(number: int) -> str:
+    """Return the name of a layer, or `layer-<n>` for one from a newer board."""
+    return table.LAYERS[number] if number < len(table.LAYERS) else f"layer-{number}"
+
+
+def _places(city: Inventory) -> dict[str, str]:
+    return {board_id: board.site for board_id, board in city.boards.items()}
+
+
+def _order(city: Inventory, board_id: str) -> tuple[str, str]:
+    board = city.boards.get(board_id)
+    return (board.room if board else "", board_id)
+
+
+def _nothing(period: Period) -> Tally:
+    seconds = [0] * len(table.STATES)
+    seconds[table.UNKNOWN] = period.length_s
+    return Tally(tuple(seconds), 0)
+
+
+def _tallies(ledger: Ledger, kind: Kind) -> dict[str, Tally]:
+    outages_of = outage.count(ledger.intervals(kind))
+    return {
+        subject: Tally(tuple(seconds), outages_of.get(subject, 0))
+        for subject, seconds in ledger.seconds(kind).items()
+    }
+
+
+def _period(period: Period, zone: ZoneInfo) -> dict[str, Any]:
+    return {
+        "from": iso(period.start_s, zone),
+        "to": iso(period.end_s, zone),
+        "seconds": period.length_s,
+        "timezone": zone.key,
+    }
