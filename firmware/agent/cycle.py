@@ -13,7 +13,8 @@ from linkreport.table import (
     PROBE_FAILED,
     RADIO,
     RADIO_FAILED,
-    UNTESTED,
+    RESOLVER,
+    UNKNOWN,
     UP,
     reason_state,
 )
@@ -68,13 +69,22 @@ async def measure(port, config, link, faults, probes=PROBES):
     evidence = Evidence(link)
     evidence.reasons[DEVICE - 1] = OK
     until_ms = port.uptime_ms() + config.deadline_ms["cycle"]
+
+    async def run(name, module):
+        return await _run(
+            name, module, port, config, evidence=evidence, until_ms=until_ms, faults=faults
+        )
+
     for name, module in probes:
-        reason = UNTESTED
         if evidence.works(module.NEEDS):
-            reason = await _run(
-                name, module, port, config, evidence=evidence, until_ms=until_ms, faults=faults
-            )
-        evidence.reasons[module.LAYER - 1] = reason
+            evidence.reasons[module.LAYER - 1] = await run(name, module)
+    for name, module in probes:
+        # A resolver failed, and then the internet answered: the line may have come back between
+        # the two. Only a resolver that fails now too is at fault itself.
+        if module.LAYER == RESOLVER and evidence.online() and not evidence.works(RESOLVER):
+            again = await run(name, module)
+            if reason_state(again) != UNKNOWN:
+                evidence.reasons[RESOLVER - 1] = again
     if not evidence.works(ASSOCIATION):
         link.online = False
     return evidence
