@@ -78,9 +78,9 @@ def request(host, path):
 
 def status(line):
     """Return the status code of an HTTP status line, None if it is none."""
-    if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in (b" ", b"\r", b"\n"):
-        return None
     code = line[9:12]
-    if not all(48 <= digit <= 57 for digit in code) or code[:1] < b"1":
+    if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in (b" ", b"\r", b"\n", b""):
+        return None
+    if len(code) != 3 or not all(48 <= digit <= 57 for digit in code) or code[0] < 49:
         return None
     return int(code)

@@ -1,0 +1,196 @@
+import asyncio
+import json
+import unittest
+
+import linkreport.report as wire
+from agent.config import parse
+from agent.cycle import PROBES, Schedule, measure, report
+from agent.fault import Faults
+from agent.link import Link
+from agent.probes import Result
+from linkreport.table import (
+    ADDRESSING,
+    ASSOCIATION,
+    CLOCK_NTP,
+    DEADLINE_PASSED,
+    DEVICE,
+    DOWN,
+    GATEWAY,
+    INTERNET,
+    MEMORY_LOW,
+    NETWORK_NOT_FOUND,
+    OK,
+    PROBE_FAILED,
+    RADIO,
+    RADIO_FAILED,
+    RESOLVER,
+    UNTESTED,
+)
+from place import WLAN_KEY, configuration
+from port.null import NullPort
+
+
+class FakeProbe:
+    """A probe module that does what a test says."""
+
+    def __init__(self, layer, needs, act=None, measures=None):
+        self.LAYER = layer
+        self.NEEDS = needs
+        self._act = act
+        self._measures = measures or {}
+        self.ran = False
+
+    async def probe(self, port, config, evidence):
+        self.ran = True
+        if isinstance(self._act, int):
+            return Result(self._act, self._measures)
+        if self._act:
+            raise self._act
+        await asyncio.sleep(60)
+
+
+class FakeSpool:
+    next_seq = 7
+    oldest_seq = 3
+    waiting = 4
+
+
+class CycleTest(unittest.TestCase):
+    def setUp(self):
+        self.port = NullPort()
+        self.faults = Faults((WLAN_KEY,))
+        self.config = parse(json.dumps(configuration(period_s=1)).encode())
+
+    def measure(self, *acts):
+        """Run fake probes for the layers radio, association, addressing and so on."""
+        layers = (RADIO, ASSOCIATION, ADDRESSING, GATEWAY, RESOLVER, INTERNET)
+        needs = (0, RADIO, ASSOCIATION, ADDRESSING, ADDRESSING, ADDRESSING)
+        self.probes = [FakeProbe(*each) for each in zip(layers, needs, acts)]
+        names = [name for name, _ in PROBES]
+
+        async def run():
+            link = Link(self.port)
+            probes = list(zip(names, self.probes))
+            return await measure(self.port, self.config, link, self.faults, probes)
+
+        return asyncio.run(run())
+
+    def test_all_well(self):
+        evidence = self.measure(OK, OK, OK, OK, OK, OK)
+        self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 1, 1, 0, 1, 0, 1)))
+        self.assertTrue(evidence.online())
+
+    def test_what_needs_a_failed_layer_is_not_tested(self):
+        evidence = self.measure(NETWORK_NOT_FOUND, OK, OK, OK, OK, OK)
+        self.assertEqual(bytes(evidence.reasons), bytes((10, 0, 0, 0, 0, 0, 0, 0, 1)))
+        self.assertFalse(any(probe.ran for probe in self.probes[1:]))
+
+    def test_gateway_resolver_and_internet_are_asked_each_on_its_own(self):
+        evidence = self.measure(OK, OK, OK, 40, 50, OK)
+        self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 40, 50, 0, 1, 0, 1)))
+
+    def test_an_exception_in_a_probe_stops_nothing_and_is_told(self):
+        evidence = self.measure(OK, OK, OK, ZeroDivisionError("with " + WLAN_KEY), OK, OK)
+        self.assertEqual(evidence.reasons[GATEWAY - 1], PROBE_FAILED)
+        self.assertTrue(evidence.online())
+        self.assertEqual(self.faults.count, 1)
+        text = self.faults.take()
+        self.assertIn("ZeroDivisionError", text)
+        self.assertIn("test_cycle", text)
+        self.assertIn("with ***", text)
+        self.assertNotIn(WLAN_KEY, text)
+        self.assertEqual(self.faults.take(), "")
+
+    def test_a_memory_error_is_an_exception_like_others(self):
+        evidence = self.measure(OK, OK, OK, OK, MemoryError(), OK)
+        self.assertEqual(evidence.reasons[RESOLVER - 1], PROBE_FAILED)
+
+    def test_a_broken_radio_is_the_device_s(self):
+        evidence = self.measure(OSError("WiFi Internal Error"), OK, OK, OK, OK, OK)
+        self.assertEqual(evidence.reasons[RADIO - 1], PROBE_FAILED)
+        self.assertEqual(evidence.reasons[DEVICE - 1], RADIO_FAILED)
+
+    def test_the_cycle_ends_at_its_deadline(self):
+        start_ms = self.port.uptime_ms()
+        evidence = self.measure(OK, OK, OK, None, None, None)
+        self.assertTrue(self.port.uptime_ms() - start_ms < 1300)
+        reasons = bytes(evidence.reasons)
+        self.assertEqual(reasons[:3], bytes((OK, OK, OK)))
+        self.assertEqual(reasons[3], DEADLINE_PASSED)
+        self.assertEqual(reasons[INTERNET - 1], DEADLINE_PASSED)
+        self.assertFalse(self.probes[5].ran)
+
+    def test_a_probe_that_hangs_leaves_time_for_the_next(self):
+        self.config = parse(
+            json.dumps(configuration(period_s=2, deadline_ms={"gateway": 1})).encode()
+        )
+        evidence = self.measure(OK, OK, OK, None, OK, OK)
+        self.assertEqual(evidence.reasons[GATEWAY - 1], DEADLINE_PASSED)
+        self.assertEqual(evidence.reasons[RESOLVER - 1], OK)
+        self.assertTrue(evidence.online())
+
+    def values(self, evidence, **changes):
+        settings = {
+            "now": (1790000000, CLOCK_NTP),
+            "boot": 2,
+            "error_count": 0,
+            "spool": FakeSpool(),
+            "extensions": b"",
+        }
+        settings.update(changes)
+        return report(self.port, self.config, evidence, **settings)
+
+    def test_a_report_of_nothing_measured(self):
+        values = self.values(self.measure(NETWORK_NOT_FOUND, OK, OK, OK, OK, OK))
+        self.assertEqual((values.seq, values.oldest_seq, values.spool_reports), (7, 3, 4))
+        self.assertEqual((values.state, values.layer, values.reason), (DOWN, RADIO, 10))
+        self.assertEqual((values.rssi_dbm, values.channel, values.bssid), (0, 0xFF, bytes(6)))
+        self.assertEqual(values.gateway_rtt_us, wire.NO_U32)
+        self.assertEqual(values.resolver_ms, wire.NO_U16)
+        self.assertEqual(values.time_s, 1790000000)
+
+    def test_values_are_cut_to_their_fields(self):
+        evidence = self.measure(OK, OK, OK, OK, OK, OK)
+        evidence.measures = {
+            "rssi_dbm": -200,
+            "association_ms": 70000,
+            "gateway_rtt_us": 1 << 40,
+            "http_status": -1,
+        }
+        values = self.values(evidence)
+        self.assertEqual(values.rssi_dbm, -127)
+        self.assertEqual(values.association_ms, 0xFFFE)
+        self.assertEqual(values.gateway_rtt_us, 0xFFFFFFFE)
+        self.assertEqual(values.http_status, 0)
+
+    def test_low_memory_is_told(self):
+        self.port.heap_free_bytes = lambda: 9999
+        values = self.values(self.measure(OK, OK, OK, OK, OK, OK))
+        self.assertEqual((values.layer, values.reason), (DEVICE, MEMORY_LOW))
+        self.assertEqual(values.heap_free_bytes, 9999)
+
+    def test_layers_without_a_probe_are_untested(self):
+        evidence = self.measure(OK, OK, OK, OK, OK, OK)
+        self.assertEqual(evidence.reasons[5], UNTESTED)
+        self.assertEqual(evidence.reasons[7], UNTESTED)
+
+    def test_the_probes_follow_each_other_as_a_client_meets_the_layers(self):
+        layers = [module.LAYER for _, module in PROBES]
+        self.assertEqual(layers, sorted(layers))
+        for _, module in PROBES:
+            self.assertTrue(module.NEEDS < module.LAYER)
+
+
+class ScheduleTest(unittest.TestCase):
+    def test_does_not_drift(self):
+        schedule = Schedule(1000, 5000)
+        waits = [schedule.wait_ms(now_ms) for now_ms in (5000, 5730, 6100, 7999)]
+        self.assertEqual(waits, [0, 270, 900, 1])
+
+    def test_late_cycles_are_left_out(self):
+        schedule = Schedule(1000, 0)
+        self.assertEqual(schedule.wait_ms(0), 0)
+        self.assertEqual(schedule.wait_ms(3200), 800)
+        self.assertEqual(schedule.wait_ms(4100), 900)
+        self.assertEqual(schedule.wait_ms(6000), 0)
+        self.assertEqual(schedule.wait_ms(6001), 999)

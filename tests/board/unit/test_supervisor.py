@@ -1,0 +1,289 @@
+import asyncio
+import json
+import os
+import sys
+import unittest
+
+import agent.supervisor
+import linkreport.report as wire
+from agent.config import ConfigError
+from agent.fault import Faults
+from agent.supervisor import Agent, IdentityError, load_identity, run, selftest
+from linkreport.seal import Seal
+from linkreport.table import CLOCK_NTP, DOWN, INTERNET, RESOLVER
+from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
+from port.null import NullPort
+
+
+class Console:
+    """Collects what the modules under test print."""
+
+    def __init__(self, module):
+        self._module = module
+        self.lines = []
+
+    def __enter__(self):
+        self._module.print = lambda *words: self.lines.append(" ".join(str(w) for w in words))
+        return self
+
+    def __exit__(self, *_):
+        del self._module.print
+        return False
+
+    def document(self, mark):
+        """Return the JSON after a mark; there must be one such line."""
+        found = [line for line in self.lines if line.startswith(mark)]
+        if len(found) != 1:
+            raise AssertionError(self.lines)
+        return json.loads(found[0][len(mark) :])
+
+
+class SupervisorTest(unittest.TestCase):
+    def setUp(self):
+        self.root = folder()
+        self.port = NullPort()
+        # Nothing listens there, which shows at once.
+        self.port.socket.routes = {
+            ("10.1.0.1", 53): ("127.0.0.1", 9),
+            ("203.0.113.80", 80): ("127.0.0.1", 9),
+        }
+
+    def tearDown(self):
+        remove(self.root)
+
+    def reports(self, board):
+        return wire.split(board.spool.batch(0, 100000)[0])
+
+    def cycles(self, count, **changes):
+        furnish(self.root, **changes)
+
+        async def go():
+            board = Agent(self.port, self.root, 3)
+            for _ in range(count):
+                await board.cycle()
+            return board
+
+        return asyncio.run(go())
+
+    def test_a_cycle_puts_a_report_into_the_spool_and_says_so(self):
+        with Console(agent.supervisor) as console:
+            board = self.cycles(1)
+        report = wire.unpack(self.reports(board)[0])
+        self.assertEqual((report.seq, report.boot, report.period_s), (1, 3, 60))
+        self.assertEqual((report.state, report.layer), (DOWN, RESOLVER))
+        line = console.document("NETZPULS REPORT ")
+        self.assertEqual(line["seq"], 1)
+        self.assertEqual((line["state"], line["layer"]), ("down", "resolver"))
+
+    def test_the_first_report_of_a_boot_tells_the_version(self):
+        with Console(agent.supervisor):
+            board = self.cycles(2)
+        first, second = [wire.unpack(raw) for raw in self.reports(board)]
+        kinds = wire.extensions(first.extensions)
+        self.assertEqual(kinds[0][0], wire.EXTENSION_AGENT)
+        self.assertIn(agent.VERSION.encode(), kinds[0][1])
+        self.assertEqual(second.extensions, b"")
+
+    def test_an_error_is_told_in_the_next_report(self):
+        with Console(agent.supervisor):
+            board = self.cycles(0)
+            board.faults.note(ValueError("odd"))
+            asyncio.run(board.cycle())
+        report = wire.unpack(self.reports(board)[0])
+        kinds = dict(wire.extensions(report.extensions))
+        self.assertIn(b"ValueError", kinds[wire.EXTENSION_ERROR])
+        self.assertEqual(report.error_count, 1)
+
+    def test_ntp_is_asked_only_when_online(self):
+        self.port.ntp_s = 1790000000
+        with Console(agent.supervisor):
+            board = self.cycles(1)
+            self.assertNotIn("ntp_time_s", self.port.calls)
+            evidence_online(board)
+            asyncio.run(board.cycle())
+        report = wire.unpack(self.reports(board)[1])
+        self.assertEqual(report.clock, CLOCK_NTP)
+        self.assertTrue(0 <= report.time_s - 1790000000 < 5)
+
+    def test_tasks_are_survived_and_the_watchdog_is_fed(self):
+        furnish(self.root, period_s=1)
+        seen = []
+
+        async def go():
+            board = Agent(self.port, self.root)
+
+            async def broken():
+                seen.append(1)
+                raise RuntimeError("broken")
+
+            board.cycle = broken
+            task = asyncio.create_task(board.serve())
+            await asyncio.sleep(1.6)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return board
+
+        board = asyncio.run(go())
+        self.assertEqual(len(seen), 2)
+        self.assertEqual(board.faults.count, 2)
+        self.assertIn("feed", self.port.calls)
+
+    def test_the_watchdog_is_not_fed_when_measuring_hangs(self):
+        furnish(self.root, period_s=1)
+
+        async def go():
+            board = Agent(self.port, self.root)
+
+            async def hang():
+                await asyncio.sleep(60)
+
+            board.cycle = hang
+            task = asyncio.create_task(board.serve())
+            await asyncio.sleep(0.05)
+            board._alive_until_ms = 0
+            fed = self.port.calls.count("feed")
+            await asyncio.sleep(1.3)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return fed
+
+        self.assertEqual(asyncio.run(go()), self.port.calls.count("feed"))
+
+    def test_self_test_of_a_good_board(self):
+        with Console(agent.supervisor) as console:
+            board = self.cycles(0)
+            selftest(self.port, 3, board, None)
+        document = console.document("NETZPULS SELFTEST ")
+        self.assertEqual(document["ok"], True)
+        self.assertEqual(document["board"], BOARD)
+        self.assertEqual((document["config"], document["identity"]), ("ok", "ok"))
+        self.assertEqual((document["radio"], document["boot"]), (1, 3))
+        self.assertEqual(document["reset_cause"], "power-on")
+
+    def test_self_test_of_a_broken_radio(self):
+        def broken():
+            raise OSError("WiFi Internal Error")
+
+        self.port.scan = broken
+        with Console(agent.supervisor) as console:
+            board = self.cycles(0)
+            selftest(self.port, 3, board, None)
+        document = console.document("NETZPULS SELFTEST ")
+        self.assertEqual(document["ok"], False)
+        self.assertIn("WiFi Internal Error", document["radio"])
+
+    def safe_mode(self):
+        """Run a board that cannot start until a technician presses Ctrl-C."""
+
+        def ctrl_c(problem):
+            print("safe mode:", problem)
+            raise KeyboardInterrupt
+
+        before, agent.supervisor._safe_mode = agent.supervisor._safe_mode, ctrl_c
+        try:
+            with Console(agent.supervisor) as console:
+                run(self.port, self.root)
+        finally:
+            agent.supervisor._safe_mode = before
+        self.assertNotIn("watch", self.port.calls)
+        self.assertIn("release", self.port.calls)
+        document = console.document("NETZPULS SELFTEST ")
+        self.assertEqual(document["ok"], False)
+        self.assertNotIn(WLAN_KEY, " ".join(console.lines))
+        return document
+
+    def test_a_bad_configuration_leads_to_safe_mode(self):
+        furnish(self.root, period_s="often")
+        self.assertIn("period_s must be", self.safe_mode()["config"])
+
+    def test_no_configuration_leads_to_safe_mode(self):
+        self.assertIn("cannot be read", self.safe_mode()["config"])
+
+    def test_a_bad_identity_leads_to_safe_mode(self):
+        furnish(self.root)
+        write(self.root + "/identity/report.key", b"short")
+        document = self.safe_mode()
+        self.assertEqual(document["config"], "ok")
+        self.assertIn("report.key must have 32 bytes", document["identity"])
+
+    def test_identity_is_checked(self):
+        furnish(self.root)
+        place = self.root + "/identity"
+        self.assertEqual(load_identity(place)[0], REPORT_KEY)
+        for name in ("ca.der", "board.der", "board.key.der"):
+            write(place + "/" + name, b"-----BEGIN CERTIFICATE-----")
+            with self.assertRaises(IdentityError) as caught:
+                load_identity(place)
+            self.assertIn(name + " is not DER", str(caught.exception))
+            os.remove(place + "/" + name)
+            with self.assertRaises(IdentityError):
+                load_identity(place)
+            write(place + "/" + name, b"\x30\x00")
+
+    def test_the_key_is_not_made_of_a_bad_configuration(self):
+        furnish(self.root, key_id=0)
+        with self.assertRaises(ConfigError):
+            Agent(self.port, self.root)
+
+    def test_ctrl_c_releases_the_watchdog_even_if_pressed_twice(self):
+        furnish(self.root)
+        presses = [KeyboardInterrupt, None]
+
+        def release():
+            self.port.calls.append("release")
+            press = presses.pop(0)
+            if press:
+                raise press
+
+        async def pressed(board):
+            raise KeyboardInterrupt
+
+        self.port.release = release
+        before, Agent.serve = Agent.serve, pressed
+        try:
+            with Console(agent.supervisor):
+                run(self.port, self.root)
+        finally:
+            Agent.serve = before
+        self.assertEqual(self.port.calls.count("release"), 2)
+        self.assertIn("watch", self.port.calls)
+
+
+def evidence_online(board):
+    """Let the board's next cycle find the internet."""
+    measure = agent.supervisor.measure
+
+    async def measured(*arguments):
+        evidence = await measure(*arguments)
+        evidence.reasons[INTERNET - 1] = 1
+        agent.supervisor.measure = measure
+        return evidence
+
+    agent.supervisor.measure = measured
+
+
+class FaultTest(unittest.TestCase):
+    def test_text_is_short_printable_and_without_secrets(self):
+        with Console(sys.modules["agent.fault"]):
+            faults = Faults(("secret", ""))
+            try:
+                raise ValueError("a secret \x1b[31m" + "x" * 500)
+            except ValueError as error:
+                faults.note(error)
+        text = faults.take()
+        self.assertLessEqual(len(text), 120)
+        self.assertIn("ValueError", text)
+        self.assertIn("test_supervisor.py:", text)
+        self.assertIn("a *** ?[31m", text)
+
+    def test_the_count_does_not_overflow(self):
+        with Console(sys.modules["agent.fault"]):
+            faults = Faults()
+            faults.count = 0xFFFE
+            faults.note(ValueError())
+        self.assertEqual(faults.count, 0xFFFE)
+        self.assertEqual(len(Seal(REPORT_KEY).tag()), 16)

@@ -1,0 +1,248 @@
+import asyncio
+import json
+import unittest
+
+import agent.uplink
+import linkreport.ack as ack_wire
+import linkreport.report as wire
+from agent.config import parse
+from agent.fault import Faults
+from agent.link import Link
+from agent.mqtt import MqttError
+from agent.spool import Spool
+from agent.uplink import Uplink
+from linkreport.seal import Seal
+from place import BOARD, REPORT_KEY, configuration
+from port.null import NullPort
+from test_spool import FakeFiles, make
+
+SEAL = Seal(REPORT_KEY)
+ACK = b"netzpuls/v1/" + BOARD.encode() + b"/ack"
+REPORT = "netzpuls/v1/" + BOARD + "/report"
+NOW_S = 1790000000
+
+
+class FakeSession:
+    """A broker behind which a collector sits that a test is."""
+
+    def __init__(self):
+        self.sent = []
+        self.pings = 0
+        self.on_sent = None
+
+    def check(self):
+        """Never broken."""
+
+    async def publish(self, topic, payload, retain=False):
+        self.sent.append((topic, [wire.unpack(raw).seq for raw in wire.split(payload)]))
+        if self.on_sent:
+            self.on_sent()
+        await asyncio.sleep(0)
+
+    async def ping(self):
+        self.pings += 1
+        await asyncio.sleep(0.01)
+
+    @property
+    def seqs(self):
+        return [seq for _, seqs in self.sent for seq in seqs]
+
+
+class UplinkTest(unittest.TestCase):
+    def setUp(self):
+        self.port = NullPort()
+        self.spool = Spool(FakeFiles(), SEAL, 1, self.port)
+        self.faults = Faults()
+        self.heard = []
+        self.session = FakeSession()
+
+    def begin(self):
+        self.link = Link(self.port)
+        self.uplink = Uplink(
+            self.port,
+            parse(json.dumps(configuration()).encode()),
+            link=self.link,
+            spool=self.spool,
+            seal=SEAL,
+            faults=self.faults,
+            identity="/nowhere",
+            heard=self.heard.append,
+        )
+
+    def serve(self, duration_s, act=None):
+        """Serve for a while, with `act` after half of it."""
+
+        async def run():
+            self.begin()
+            task = asyncio.create_task(self.uplink._serve(self.session))
+            await asyncio.sleep(duration_s / 2)
+            if act:
+                act()
+            await asyncio.sleep(duration_s / 2)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return
+
+        asyncio.run(run())
+
+    def ack(self, seq, key_id=1, seal=SEAL, topic=ACK, time_s=NOW_S):
+        self.uplink._message(topic, ack_wire.pack(key_id, seq, time_s, seal))
+
+    def test_sends_all_in_order_in_bounded_messages(self):
+        for _ in range(50):
+            make(self.spool)
+        self.serve(0.1)
+        self.assertEqual(self.session.seqs, list(range(1, 51)))
+        self.assertTrue(all(topic == REPORT for topic, _ in self.session.sent))
+        self.assertTrue(all(len(seqs) <= 19 for _, seqs in self.session.sent))
+
+    def test_a_new_report_is_sent_at_once(self):
+        make(self.spool)
+
+        def act():
+            make(self.spool)
+            self.uplink.fresh.set()
+
+        self.serve(0.1, act)
+        self.assertEqual(self.session.seqs, [1, 2])
+
+    def test_keeps_off_the_air_while_measuring(self):
+        def act():
+            self.link.quiet.clear()
+            make(self.spool)
+            self.uplink.fresh.set()
+
+        self.serve(0.1, act)
+        self.assertEqual(self.session.seqs, [])
+
+    def test_an_acknowledgement_deletes(self):
+        for _ in range(5):
+            make(self.spool)
+        self.serve(0.1, lambda: self.ack(3))
+        self.assertEqual((self.spool.oldest_seq, self.spool.waiting), (4, 2))
+        self.assertEqual(self.session.seqs, [1, 2, 3, 4, 5])
+        self.assertEqual(self.faults.count, 0)
+
+    def test_nothing_but_a_right_acknowledgement_deletes(self):
+        for _ in range(5):
+            make(self.spool)
+
+        def act():
+            good = ack_wire.pack(1, 3, NOW_S, SEAL)
+            self.ack(6)  # never made
+            self.ack(0xFFFFFFFF)
+            self.ack(3, key_id=2)
+            self.ack(3, seal=Seal(bytes(32)))
+            self.ack(3, topic=b"netzpuls/v1/np-000000000000/ack")
+            for raw in (b"", good[:-1], good + b"x", b"\x02" + good[1:], bytes(27)):
+                self.uplink._message(ACK, raw)
+
+        self.serve(0.1, act)
+        self.assertEqual(self.spool.waiting, 5)
+        self.assertEqual(self.heard, [])
+        self.assertEqual(self.faults.count, 9)
+
+    def test_what_was_never_sent_is_not_deleted(self):
+        for _ in range(5):
+            make(self.spool)
+        self.begin()
+        make(self.spool)
+        # An earlier boot may have sent the five it found; the sixth it cannot have sent.
+        self.ack(6)
+        self.assertEqual(self.spool.waiting, 6)
+        self.ack(5)
+        self.assertEqual(self.spool.waiting, 1)
+
+    def test_an_old_acknowledgement_changes_nothing(self):
+        for _ in range(5):
+            make(self.spool)
+        self.begin()
+        self.ack(4)
+        self.ack(2)
+        self.ack(4)
+        self.assertEqual(self.spool.oldest_seq, 5)
+
+    def test_the_time_of_an_acknowledgement_that_may_be_a_recording_is_not_taken(self):
+        for _ in range(3):
+            make(self.spool)
+        self.spool = Spool(self.spool._files, SEAL, 1, self.port)
+
+        def act():
+            make(self.spool)
+            self.uplink.fresh.set()
+
+        self.serve(0.1, act)
+        self.ack(3, time_s=111)
+        self.assertEqual(self.heard, [])
+        self.ack(4, time_s=222)
+        self.assertEqual(self.heard, [222])
+
+    def test_without_an_acknowledgement_all_is_sent_again_the_newest_first(self):
+        before, agent.uplink._RESEND_MS = agent.uplink._RESEND_MS, 60
+        try:
+            for _ in range(3):
+                make(self.spool)
+            self.serve(0.18)
+        finally:
+            agent.uplink._RESEND_MS = before
+        self.assertEqual(self.session.seqs[:7], [1, 2, 3, 3, 1, 2, 3])
+        self.assertLessEqual(len(self.session.seqs), 11)  # ever more seldom
+
+    def test_does_not_run_far_ahead_of_the_collector(self):
+        for _ in range(300):
+            make(self.spool)
+        self.serve(0.2)
+        self.assertTrue(256 <= len(self.session.seqs) < 256 + 20)
+
+    def test_goes_on_when_the_collector_follows(self):
+        for _ in range(300):
+            make(self.spool)
+        self.session.on_sent = lambda: self.ack(max(self.session.seqs))
+        self.serve(0.4)
+        self.assertEqual(self.session.seqs, list(range(1, 301)))
+        self.assertEqual(self.spool.waiting, 0)
+
+    def test_sees_that_the_broker_is_gone(self):
+        before, agent.uplink._PING_AFTER_MS = agent.uplink._PING_AFTER_MS, 20
+
+        async def gone():
+            raise MqttError("no answer from the broker")
+
+        self.session.ping = gone
+        try:
+            with self.assertRaises(MqttError):
+                self.serve(0.2)
+        finally:
+            agent.uplink._PING_AFTER_MS = before
+
+    def test_fails_softly_and_waits_ever_longer(self):
+        """Nothing listens; the uplink tries, and tries again, until it is stopped."""
+        tries = []
+
+        async def refuse():
+            tries.append(self.port.uptime_ms())
+            raise OSError(111, "refused")
+
+        async def run():
+            self.begin()
+            self.uplink._connection = refuse
+            self.link.online = True
+            task = asyncio.create_task(self.uplink.run())
+            await asyncio.sleep(1.2)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return
+
+        before, agent.uplink._BACKOFF_MS = agent.uplink._BACKOFF_MS, 100
+        try:
+            asyncio.run(run())
+        finally:
+            agent.uplink._BACKOFF_MS = before
+        gaps = [later - earlier for earlier, later in zip(tries, tries[1:])]
+        self.assertTrue(3 <= len(tries) <= 7, gaps)
+        self.assertTrue(gaps[-1] > gaps[0], gaps)
+        self.assertEqual(self.faults.count, 0)
