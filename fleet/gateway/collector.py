@@ -250,18 +250,22 @@ class Collector:
         """
         delay_s, longest_s = _RETRY_S
         failed_s: float | None = None
+        told = False
         while True:
             try:
                 result = action(*given, **named)
             except StorageError as error:
                 if failed_s is None:
                     failed_s = time.monotonic()
-                    self._say_full(error)
+                    # A disk on the brink fails and works by turns.
+                    told = self._throttle.admit("cannot-store") is not None
+                    if told:
+                        self._say_full(error)
                 if self._stopping.wait(delay_s):
                     return None
                 delay_s = min(2 * delay_s, longest_s)
                 continue
-            if failed_s is not None:
+            if failed_s is not None and told:
                 log.info("storing-again", after_s=round(time.monotonic() - failed_s))
             return result
 

@@ -350,12 +350,12 @@ def _open(connection: sqlite3.Connection, device: str, key_id: int) -> _Open:
 def _insert(
     connection: sqlite3.Connection, stream: _Open, item: Verified, now_s: int, outcome: Outcome
 ) -> None:
-    new = connection.execute(
-        "INSERT INTO report (device, key_id, seq, received_s, raw) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (item.device, item.key_id, item.seq, now_s, item.raw),
-    ).rowcount
-    if new:
+    present = _raw(connection, stream, item.seq) if item.seq <= stream.highest else None
+    if present is None:
+        connection.execute(
+            "INSERT INTO report (device, key_id, seq, received_s, raw) VALUES (?, ?, ?, ?, ?)",
+            (item.device, item.key_id, item.seq, now_s, item.raw),
+        )
         outcome.committed += 1
         for seq in _breaks(connection, stream, item):
             connection.execute(
@@ -369,7 +369,7 @@ def _insert(
             _found(connection, item)
         if item.seq > stream.highest:
             stream.highest, stream.tail = item.seq, tag_of(item.raw)
-    elif _raw(connection, stream, item.seq) == item.raw:
+    elif present == item.raw:
         outcome.duplicates += 1
     else:
         detail = f"key_id {item.key_id} seq {item.seq} is here with other content"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -16,21 +17,21 @@ _LOGGER = logging.getLogger("netzpuls.gateway")
 _MAX_KEYS = 1000
 
 
-class _Format(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
+class _Stderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
         at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-        return f"{at}.{int(record.msecs):03d}Z {record.levelname.lower()} {record.getMessage()}"
+        level = record.levelname.lower()
+        # A log that cannot be written (its disk is full) must not stop what it is about.
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{at}.{int(record.msecs):03d}Z {level} {record.getMessage()}\n")
+            sys.stderr.flush()
 
 
 def configure(*, verbose: bool = False) -> None:
     """Send the gateway's events to stderr; `verbose` adds those of level debug."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Format())
-    _LOGGER.handlers = [handler]
+    _LOGGER.handlers = [_Stderr()]
     _LOGGER.propagate = False
     _LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
-    # A log that cannot be written (its disk is full) must not stop what it is about.
-    logging.raiseExceptions = False
 
 
 def event(level: int, name: str, /, **fields: object) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -252,7 +253,6 @@ class Connection:
         self._client.tls_set_context(_context(ca, identity, scratch, server_name))
         self._client.on_connect = lambda *a: self._connected(a[3])
         self._client.on_disconnect = lambda *a: self.events.put(("lost", a[3]))
-        self._client.on_connect_fail = lambda *_: self.events.put(("failed", sys.exc_info()[1]))
         self._client.on_publish = lambda *a: self.events.put(("puback", a[2]))
         self._client.on_message = lambda _c, _d, message: self.acks.put(bytes(message.payload))
         self._subscriptions: list[str] = []
@@ -279,6 +279,14 @@ class Connection:
             name, value = self.events.get(timeout=max(0.01, deadline - time.monotonic()))
             if name == event:
                 return value
+
+    def seen(self) -> list[str]:
+        """Return the names of the events that came and nobody waited for."""
+        names = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                names.append(self.events.get_nowait()[0])
+        return names
 
     def _connected(self, reason: Any) -> None:
         for topic in self._subscriptions:
@@ -347,16 +355,14 @@ class Scene:
         self.folder = root / "gateway"
         self.port = free_port()
         self._closing: list[Callable[[], None]] = []
-        self._scratch = root / "scratch"
-        self._scratch.mkdir()
+        self.scratch = root / "scratch"
+        self.scratch.mkdir()
 
     def prepare(self) -> None:
         self.city.prepare(self.folder, port=self.port)
 
     def connection(self, identity: Identity | None, **options: Any) -> Connection:
-        made = Connection(
-            self.port, self.city.folder / "ca.pem", identity, self._scratch, **options
-        )
+        made = Connection(self.port, self.city.folder / "ca.pem", identity, self.scratch, **options)
         self._closing.append(made.close)
         return made
 
@@ -383,6 +389,31 @@ def _context(
         pair.write_bytes(identity.certificate_pem + identity.key_pem)
         context.load_cert_chain(pair)
     return context
+
+
+def knock(
+    scene: Scene,
+    identity: Identity | None,
+    *,
+    server_name: str = GATEWAY,
+    version: str = "",
+) -> bytes:
+    """Connect and say MQTT CONNECT by hand; return the answer.
+
+    Raises: ssl.SSLError: either side does not accept the other.
+    """
+    context = _context(scene.city.folder / "ca.pem", identity, scene.scratch, server_name)
+    if version:
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # without it OpenSSL has no TLS 1.1 at all
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = ssl.TLSVersion[version]
+    with (
+        socket.create_connection(("127.0.0.1", scene.port), timeout=DEADLINE_S) as plain,
+        context.wrap_socket(plain) as secure,
+    ):
+        secure.sendall(b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x3c\x00\x01x")
+        return secure.recv(16)
 
 
 def free_port() -> int:
