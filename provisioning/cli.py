@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import get_args
 
 import click
+from rich.console import Console
 
 from fleet import inventory
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Board, Role
 from fleet.text import printable
+from provisioning.application import Application
 from provisioning.display import Display
-from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, flash_board, plan
+from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, carry_out, plan
 
 
 @click.group()
@@ -62,13 +64,13 @@ def flash(
     board's self-test and enrols it. A board that fails is not enrolled. Flashing a board
     again gives it a new key and certificate.
     """
-    request = FlashRequest(city, port, site, room, role, image, baud, reassign)
+    planned = plan(FlashRequest(city, port, site, room, role, image, baud, reassign))
     if dry_run:
-        planned = plan(request)
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
+    _show_image(planned.application, progress)
     with _interruptible(port), Display(progress) as display:
-        flashed = flash_board(request, display.show)
+        flashed = carry_out(planned, display.show)
     emit(flashed.document(), lambda: _show_flashed(flashed), as_json)
 
 
@@ -93,11 +95,10 @@ def _interruptible(port: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        progress.print(
+        _say(
             f"The board on {port} is not enrolled and may be half written: "
             "run the same command again.",
-            markup=False,
-            soft_wrap=True,
+            progress,
         )
         raise
 
@@ -106,7 +107,7 @@ def _show_plan(planned: Plan) -> None:
     request, document = planned.request, planned.document()
     _say(f"{request.port} → {request.site}, {request.room} as {request.role}")
     _say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
-    _show_image(document["image"])
+    _show_image(planned.application, result)
     for part in document["write"]:
         _say(f"write {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
     _say("Nothing was written. Run the command without --dry-run.")
@@ -114,7 +115,6 @@ def _show_plan(planned: Plan) -> None:
 
 def _show_flashed(flashed: Flashed) -> None:
     entry = flashed.entry
-    _show_image(flashed.document()["image"])
     _say(
         f"{flashed.board} is enrolled: {entry.site}, {entry.room}, {entry.role}, "
         f"key {entry.key_id}, certificate until {entry.certificate_expires:%Y-%m-%d}, "
@@ -122,14 +122,14 @@ def _show_flashed(flashed: Flashed) -> None:
     )
 
 
-def _show_image(image: dict[str, object]) -> None:
-    what = "stand-in, for virtual boards only" if image["stand_in"] else image["version"]
-    _say(f"MicroPython image {image['file']} ({what or 'without a version'})")
-    _say(f"SHA-256 {image['sha256']}")
+def _show_image(image: Application, console: Console) -> None:
+    what = "stand-in, for virtual boards only" if image.stand_in else image.version
+    _say(f"MicroPython image {printable(image.path.name)} ({what or 'without a version'})", console)
+    _say(f"SHA-256 {image.sha256}", console)
 
 
-def _say(text: str) -> None:
-    result.print(text, markup=False, soft_wrap=True)
+def _say(text: str, console: Console = result) -> None:
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _show_boards(boards: dict[str, Board]) -> None:

@@ -9,13 +9,11 @@ from typing import Self
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
-    TransferSpeedColumn,
 )
 
 from provisioning.flash import Progress as Step
@@ -41,9 +39,8 @@ class Display:
                 SpinnerColumn(finished_text="✓"),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
-                DownloadColumn(),
-                TransferSpeedColumn(),
                 TimeElapsedColumn(),
+                TextColumn("{task.fields[sent]}"),
                 console=console,
             )
         self._task: TaskID | None = None
@@ -72,10 +69,16 @@ class Display:
             self._finish()
             self._begin = time.monotonic()
             if self._bars:
-                self._task = self._bars.add_task(STAGES[step.stage], total=None)
+                self._task = self._bars.add_task(STAGES[step.stage], total=None, sent="")
         self._last = step
         if self._bars and self._task is not None and step.total_bytes:
-            self._bars.update(self._task, total=step.total_bytes, completed=step.done_bytes)
+            self._bars.update(
+                self._task,
+                total=step.total_bytes,
+                # The flash is still busy when all is sent: full means verified.
+                completed=min(step.done_bytes, step.total_bytes - 1),
+                sent=self._sent(step),
+            )
 
     def _finish(self) -> None:
         if self._last is None:
@@ -84,8 +87,15 @@ class Display:
             total = self._last.total_bytes or 1
             self._bars.update(self._task, total=total, completed=total)
             return
-        seconds = time.monotonic() - self._begin
-        line = f"{STAGES[self._last.stage]}: {seconds:.1f} s"
-        if sent := self._last.done_bytes:
-            line += f", {sent:,} bytes, {sent / max(seconds, 0.001) / 1000:,.0f} kB/s"
-        self._console.print(line, markup=False, soft_wrap=True)
+        parts = [f"{time.monotonic() - self._begin:.1f} s", self._sent(self._last)]
+        self._console.print(
+            f"{STAGES[self._last.stage]}: {', '.join(filter(None, parts))}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _sent(self, step: Step) -> str:
+        if not step.total_bytes:
+            return ""
+        seconds = max(time.monotonic() - self._begin, 0.001)
+        return f"{step.done_bytes:,} bytes, {step.done_bytes / seconds / 1000:,.0f} kB/s"

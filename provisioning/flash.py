@@ -20,6 +20,7 @@ from typing import Any
 import serial
 
 from fleet import authority, inventory
+from fleet.authority import Authority
 from fleet.inventory import Board, Inventory, Role
 from fleet.text import printable
 from provisioning import application, configuration, image, port, registry, selftest
@@ -155,10 +156,19 @@ def flash_board(
 ) -> Flashed:
     """Flash, test and enrol one board. Safe to call from several threads for several ports.
 
+    Args:
+        request: which board, and what it is to become.
+        on_progress: told each step; what it raises stops the work, with nothing left behind.
+
     Raises: NetzpulsError: with what happened to which board and what to do. The city's folder
         is as it was, then.
     """
-    return _Flashing(plan(request), on_progress).run()
+    return carry_out(plan(request), on_progress)
+
+
+def carry_out(planned: Plan, on_progress: Callable[[Progress], None] = lambda _: None) -> Flashed:
+    """Do what was planned; as `flash_board`."""
+    return _Flashing(planned, on_progress).run()
 
 
 class _Flashing:
@@ -173,9 +183,10 @@ class _Flashing:
 
     def run(self) -> Flashed:
         begin = time.monotonic()
+        ca = authority.ensure(self._request.city, self._plan.inventory.city.id)
         line = port.open_port(self._request.port)
         try:
-            entry, self_test = self._run(line)
+            entry, self_test = self._run(line, ca)
         except BaseException:
             # Whatever is in its flash: a board is not left waiting in its boot loader.
             with contextlib.suppress(OSError, termios.error):
@@ -194,7 +205,7 @@ class _Flashing:
             self_test=self_test,
         )
 
-    def _run(self, line: serial.Serial) -> tuple[Board, dict[str, Any]]:
+    def _run(self, line: serial.Serial, ca: Authority) -> tuple[Board, dict[str, Any]]:
         request, parts = self._request, self._plan.application
         with contextlib.ExitStack() as stack:
             with self._stage("connect"):
@@ -203,7 +214,6 @@ class _Flashing:
             with self._stage("prepare"):
                 key_id = self._key_id(session)
                 report_key = secrets.token_bytes(REPORT_KEY_BYTES)
-                ca = authority.ensure(request.city, self._plan.inventory.city.id)
                 identity = ca.issue_board(self._board)
                 enrolment = stack.enter_context(
                     registry.Enrolment(
@@ -233,7 +243,13 @@ class _Flashing:
             with self._stage("self-test"):
                 session.restart()
                 hidden = (self._plan.wlan_key, report_key.hex())
-                self_test = selftest.read(line, self._board, request.self_test_s, hidden)
+                self_test = selftest.read(
+                    line,
+                    self._board,
+                    request.self_test_s,
+                    hidden,
+                    lambda: self._say("self-test"),
+                )
             with self._stage("enrol"):
                 entry = Board(
                     site=request.site,

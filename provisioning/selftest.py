@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import termios
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import serial
@@ -25,7 +25,11 @@ _CHECKED = ("config", "identity", "radio")
 
 
 def read(
-    port: serial.Serial, board_id: str, deadline_s: float, secrets: Iterable[str] = ()
+    port: serial.Serial,
+    board_id: str,
+    deadline_s: float,
+    secrets: Iterable[str] = (),
+    on_wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Wait for the board's self-test and judge it.
 
@@ -34,6 +38,7 @@ def read(
         board_id: who should be speaking.
         deadline_s: how long the board may take.
         secrets: texts that are never shown, should the console hold them.
+        on_wait: called a few times a second; what it raises ends the waiting.
 
     Returns: the self-test's document.
     Raises: SelfTestError: none came in time, it is not well, or another board speaks.
@@ -43,6 +48,7 @@ def read(
     try:
         port.timeout = _READ_S
         while time.monotonic() < end:
+            on_wait()
             console += port.read(max(1, port.in_waiting))
             document = _find(console)
             if document is not None:

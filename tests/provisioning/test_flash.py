@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +22,7 @@ from cryptography.x509.oid import NameOID
 from esptool import loader as esptool_loader  # type: ignore[import-untyped]
 
 import fleet.cli
-from fleet import inventory
+from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board import register
 from provisioning import application, image, port, registry, session
@@ -286,6 +288,60 @@ def test_an_interrupt_at_any_stage(request_: FlashRequest, board: Board, stage: 
     assert flash_board(request_).entry.key_id == 1
 
 
+def test_an_interrupt_while_the_board_is_waited_for(request_: FlashRequest, board: Board) -> None:
+    board.console = b""
+    waits = 0
+
+    def interrupt(step: Progress) -> None:
+        nonlocal waits
+        waits += step.stage == "self-test"
+        if waits == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        flash_board(replace(request_, self_test_s=30), interrupt)
+
+
+def test_ctrl_c(request_: FlashRequest, board: Board) -> None:
+    before = _tree(request_.city)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fleet.cli", *_arguments(request_)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    board.on_frame = lambda command, count: (
+        process.send_signal(signal.SIGINT) if (command, count) == (0x11, 20) else None
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert "not enrolled" in err
+    assert "Traceback" not in err
+    assert _tree(request_.city) == before
+
+
+@pytest.mark.parametrize("fault", ["gone", "foreign", "open"])
+def test_a_ca_that_cannot_be_used_shows_before_the_board_is_touched(
+    request_: FlashRequest, board: Board, tmp_path: Path, fault: str
+) -> None:
+    key = request_.city / "secrets" / "ca.key"
+    authority.ensure(request_.city, "exampleville")
+    if fault == "gone":
+        key.unlink()
+    elif fault == "open":
+        key.chmod(0o644)
+    else:
+        authority.ensure(tmp_path / "other", "elsewhere")
+        key.write_bytes((tmp_path / "other" / "secrets" / "ca.key").read_bytes())
+    touched: list[int] = []
+    board.on_frame = lambda command, _count: touched.append(command)
+    error = _refused(request_, authority.AuthorityError)
+    assert "ca." in error.message
+    assert touched == []
+
+
 def test_boards_side_by_side(
     city: Path, stand_in: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -392,8 +448,8 @@ def test_what_a_technician_is_told(
         fleet.cli.main(arguments)
     said = capfd.readouterr()
     assert f"{BOARD} is enrolled: school-north, R101" in said.out
-    assert "stand-in, for virtual boards only" in said.out
-    assert "SHA-256 " in said.out
+    assert "stand-in, for virtual boards only" in said.err
+    assert document["image"]["sha256"] in said.err
     assert "write MicroPython: " in said.err
     assert "kB/s" in said.err
 
