@@ -10,6 +10,7 @@ is flashed, and take their names in the moment of enrolment.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, Self
 
@@ -98,7 +99,8 @@ class Enrolment:
 
     def _discard(self) -> None:
         for staged in (self._staged_key, self._staged_certificate):
-            staged.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                staged.unlink()
 
     def _failed(self, error: OSError) -> EnrolmentError:
         return EnrolmentError(
@@ -114,7 +116,9 @@ def next_key_id(board: Board | None) -> int:
     """
     number = board.key_id + 1 if board else 1
     if number > 0xFFFF:
-        raise EnrolmentError("this board was flashed 65535 times: its key ids are used up")
+        raise EnrolmentError(
+            "this board was flashed 65535 times: its key ids are used up", hint="take another one"
+        )
     return number
 
 

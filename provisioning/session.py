@@ -81,24 +81,32 @@ class Session:
         """Identify the board and start the stub.
 
         Raises:
-            BoardSilentError: nothing answers.
-            ChipError: another chip than the ESP32.
+            BoardSilentError: nothing answers, or not at the speed asked for.
+            ChipError: another chip than the ESP32, or one that is locked.
         """
         with _quiet():
             try:
-                self._connect()
+                rom = self._identify()
             except LINE_ERRORS as error:
                 raise BoardSilentError(
                     f"no board answers on {self._port.port}: {_first_line(error)}",
                     hint="check cable and port; hold BOOT while you press EN, then run the same "
-                    "command again; with a long cable try --baud 115200",
+                    "command again",
+                ) from None
+            try:
+                self._start_stub(rom)
+            except LINE_ERRORS as error:
+                raise BoardSilentError(
+                    f"the board on {self._port.port} answers, but not at {self._baud} baud: "
+                    f"{_first_line(error)}",
+                    hint="run the same command again with --baud 460800, then with --baud 115200",
                 ) from None
         return self
 
     def __exit__(self, *_: object) -> None:
         self._loader = None
 
-    def _connect(self) -> None:
+    def _identify(self) -> Any:
         mode = "default-reset" if has_reset_line(self._port) else "no-reset"
         rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode, connect_attempts=_CONNECT_ATTEMPTS)
         if rom.CHIP_NAME != "ESP32":
@@ -113,6 +121,9 @@ class Session:
             )
         self.chip = str(rom.get_chip_description())
         self.mac = ":".join(f"{byte:02x}" for byte in rom.read_mac())
+        return rom
+
+    def _start_stub(self, rom: Any) -> None:
         loader = cmds.run_stub(rom)
         if self._baud != CONSOLE_BAUD:
             loader.change_baud(self._baud)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import signal
@@ -203,6 +204,35 @@ def test_no_board_answers(
     error = _refused(request_, BoardSilentError)
     assert board.port in error.message
     assert error.exit_code == 3
+
+
+def test_a_line_that_is_too_slow(request_: FlashRequest, board: Board) -> None:
+    def change_baud(command: int, _count: int) -> None:
+        board.is_deaf = board.is_deaf or command == 0x0F
+
+    board.on_frame = change_baud
+    error = _refused(request_, BoardSilentError)
+    assert "921600" in error.message
+    assert "--baud 115200" in error.hint
+    board.is_deaf = False
+    board.on_frame = change_baud
+    assert flash_board(replace(request_, baud=115200)).board == BOARD
+
+
+def test_settings_that_the_image_does_not_cover_are_erased(
+    request_: FlashRequest, board: Board, stand_in: Path, tmp_path: Path
+) -> None:
+    content = bytearray(stand_in.read_bytes())
+    table = content[0x7000:0x7080].replace(
+        (0x9000).to_bytes(4, "little"), (0x1F0000).to_bytes(4, "little")
+    )
+    content[0x7000:0x7080] = table
+    content[0x7090:0x70A0] = hashlib.md5(table, usedforsecurity=False).digest()
+    path = tmp_path / "other.bin"
+    path.write_bytes(content)
+    board.flash.program(0x1F0000, b"\0" * 0x6000)
+    flash_board(replace(request_, image=path))
+    assert board.flash.read(0x1F0000, 0x6000) == b"\xff" * 0x6000
 
 
 def test_a_port_in_use(request_: FlashRequest, board: Board) -> None:

@@ -151,6 +151,14 @@ def test_a_full_disk_shows_before_the_board_is_touched(
     assert _tree(city) == before
 
 
+def test_a_folder_that_is_none(city: Path) -> None:
+    (city / "boards").write_text("")
+    before = _tree(city)
+    with pytest.raises(EnrolmentError), registry.Enrolment(city, BOARD, 1, KEY, b""):
+        pytest.fail("the board would be written now")
+    assert _tree(city) == before
+
+
 _WRITER = """
 import sys
 from datetime import UTC, datetime
