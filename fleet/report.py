@@ -10,6 +10,7 @@ Commands print it, the demo counts it, and both ask the same functions.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -137,6 +138,7 @@ class PlacedOutage:
         site: empty for a board that the registry does not know.
         site_name: what people call it.
         room: empty for a line.
+        alone_in_room: whether the room has no other board, so that it names this one.
         effect: whether an outage of the site's line at the same time explains this one.
     """
 
@@ -144,6 +146,7 @@ class PlacedOutage:
     site: str
     site_name: str
     room: str
+    alone_in_room: bool
     effect: bool
 
     def document(self, zone: ZoneInfo) -> dict[str, Any]:
@@ -272,15 +275,18 @@ def _placed(city: Inventory, found: Sequence[Outage]) -> Iterator[PlacedOutage]:
     lines = [each for each in found if each.kind == "line"]
     effects: dict[Outage, list[PlacedOutage]] = {line: [] for line in lines}
     causes = [
-        PlacedOutage(line, line.subject, _name(city, line.subject), "", False) for line in lines
+        PlacedOutage(line, line.subject, _name(city, line.subject), "", False, False)
+        for line in lines
     ]
+    in_room = Counter((board.site, board.room) for board in city.boards.values())
     for each in found:
         if each.kind == "line":
             continue
         board = city.boards.get(each.subject)
         site, room = (board.site, board.room) if board else ("", "")
         explaining = [line for line in lines if _explains(line, site, each)]
-        placed = PlacedOutage(each, site, _name(city, site), room, bool(explaining))
+        alone = in_room[site, room] == 1
+        placed = PlacedOutage(each, site, _name(city, site), room, alone, bool(explaining))
         (effects[explaining[0]] if explaining else causes).append(placed)
     for cause in sorted(causes, key=lambda item: item.outage.start_s):
         yield cause

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from zoneinfo import ZoneInfo
@@ -18,18 +19,14 @@ from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP, rea
 from fleet import inventory, period, report
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.collect import DEFAULT_PARALLEL, DEFAULT_TIMEOUT_S, Collected, collect
+from fleet.outage import Outage
 from fleet.period import Period, duration, shown
 from fleet.report import Outages, PlacedOutage, Tally, Uptime
 
 # Output that goes to a file or a pipe has no width; nothing in it shall be cut.
 _UNBOUNDED_COLUMNS = 200
 _NOTHING = "–"
-_THEN = {
-    "recovered": "up again",
-    "ongoing": "still down",
-    "silence": "no reports",
-    "excluded": "excluded",
-}
+_THEN = {"silence": "then silent", "excluded": "then excluded"}
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -208,15 +205,11 @@ def _print(table: Table) -> None:
 
 
 def _table(columns: Iterable[str], right: Sequence[str]) -> Table:
-    """Return a table whose first column may be cut, the others not."""
+    """Return a table whose first column alone gives way where the terminal is narrow."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for number, name in enumerate(columns):
         table.add_column(
-            name,
-            justify="right" if name in right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if number == 0 else len(name),
+            name, justify="right" if name in right else "left", no_wrap=number > 0, overflow="fold"
         )
     return table
 
@@ -304,38 +297,38 @@ def show_outages(answer: Outages) -> None:
     if not answer.found:
         result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
         return
-    moments = [
-        moment for each in answer.found for moment in (each.outage.start_s, each.outage.end_s)
-    ]
-    moments += [answer.period.start_s, answer.period.end_s]
-    one_day = len({shown(moment, answer.zone)[:10] for moment in moments}) == 1
-    table = _table(
-        ("site · room and board", "since", "until", "then", "length", "cause"), ("length",)
-    )
+    table = _table(("site and room", "since", "until", "length", "layer: reason"), ("length",))
     for each in answer.found:
         found = each.outage
-        since, until = (
-            shown(m, answer.zone)[11 if one_day else 0 :] for m in (found.start_s, found.end_s)
-        )
-        if until[:10] == since[:10]:
-            until = until[11:] or until
         layer, reason = found.cause
         table.add_row(
             _where(each),
-            since,
-            until,
-            Text(_THEN[found.end], "bold red" if found.end == "ongoing" else ""),
+            _moment(found.start_s, answer.zone),
+            _until(found, answer.zone),
             duration(found.length_s),
             f"{report.layer_name(layer)}: {reason_name(reason)}",  # type: ignore[no-untyped-call]
         )
     _print(table)
 
 
+def _until(found: Outage, zone: ZoneInfo) -> Text:
+    if found.end == "ongoing":
+        return Text("still down", "bold red")
+    since, until = _moment(found.start_s, zone), _moment(found.end_s, zone)
+    if since[:6] == until[:6]:
+        until = until[7:]
+    return Text(until if found.end == "recovered" else f"{until} {_THEN[found.end]}")
+
+
+def _moment(moment_s: int, zone: ZoneInfo) -> str:
+    """Return a moment without its year, which the heading shows: `22 Nov 08:05:00`."""
+    return f"{datetime.fromtimestamp(moment_s, zone):%d %b %H:%M:%S}"
+
+
 def _where(each: PlacedOutage) -> Text:
     if each.outage.kind == "line":
-        boards = len(each.outage.boards)
-        said = f"seen by {boards} board{'s' if boards > 1 else ''}"
-        return Text.assemble((each.site_name, "bold"), f", {said}")
+        return Text.assemble((each.site_name, "bold"), ", line")
+    room = each.room if each.alone_in_room else f"{each.room} {each.outage.subject}".strip()
     if each.effect:
-        return Text(f"  {each.room}  {each.outage.subject}", "dim")
-    return Text(f"{each.site_name or 'not registered'} {each.room}  {each.outage.subject}")
+        return Text(f"  {room}", "dim")
+    return Text(f"{each.site_name or 'not registered:'} {room}")
