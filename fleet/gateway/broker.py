@@ -245,9 +245,9 @@ _REFUSALS = {
     "certificate-missing": re.compile(r"peer did not return a certificate"),
     # It is of another CA, expired, or not a client's: mosquitto does not say which.
     "certificate-invalid": re.compile(r"certificate verify failed"),
-    # An end without farewell is none: boards lose their radio all the time.
+    # A line that breaks without farewell is no refusal: boards lose their radio all the time.
     "tls-failed": re.compile(
-        r"(?:OpenSSL Error.*?|failed): (?P<detail>error:(?!.*unexpected eof).*)"
+        r"(?:OpenSSL Error.*?|failed): (?P<detail>error:(?!.*(?:unexpected eof|system lib)).*)"
     ),
     "message-too-large": re.compile(r"Client (?P<device>\S+) disconnected due to oversize packet"),
     "qos-too-high": re.compile(r"Too high QoS in PUBLISH from (?P<device>[^\s,]+)"),

@@ -28,8 +28,8 @@ version = 1
 id = "{id}"                       # common name of the broker's certificate
 
 [broker]
-# own = true                      # start mosquitto here; false: use a broker that runs already
-#                                   (docs: its access rules must be those in broker/acl)
+# own = true                      # start mosquitto here; false: use a broker that runs already,
+#                                   set up as broker/mosquitto.conf and broker/acl show
 listen = "{listen}"               # own broker: the address it listens on
 # host = "127.0.0.1"              # where the collector finds the broker
 port = {port}

@@ -37,6 +37,7 @@ _STOP_S = 10
 _BACKOFF_S = (0.5, 30.0)
 # A child that ran this long had no trouble starting: its next end is a new story.
 _STEADY_S = 60
+_STATE_RETRY_S = 5.0
 _EXPIRES_SOON = timedelta(days=30)
 
 _PREPARE = "run `netzpuls gateway prepare` again at city hall and copy what it made"
@@ -134,6 +135,7 @@ class Supervisor:
     _events: queue.SimpleQueue[_Event] = field(default_factory=queue.SimpleQueue)
     _children: list[_Child] = field(default_factory=list)
     _ready: bool = False
+    _state_written: bool = True
 
     def run(self) -> None:
         """Run until SIGTERM.
@@ -163,13 +165,13 @@ class Supervisor:
 
     def _start_broker(self) -> bool:
         """Start it and wait until it answers; not, if the gateway is to stop meanwhile."""
+        broker.write(self.folder, self.settings)
         if not self.settings.broker.own:
             if not broker.reachable(self.folder, self.settings):
                 place = f"{self.settings.broker.host} port {self.settings.broker.port}"
                 log.warning("broker-unreachable", broker=place, hint="trying on")
             return True
         broker.check_port(self.settings)
-        broker.write(self.folder, self.settings)
         child = _Child(
             "broker",
             broker.command(self.folder, self.settings),
@@ -214,16 +216,19 @@ class Supervisor:
 
     def _watch(self) -> None:
         while True:
-            due = [child for child in self._children if child.due_s is not None]
-            wait_s = min((child.due_s or 0.0 for child in due), default=None)
+            now = time.monotonic()
+            for child in self._children:
+                if child.due_s is not None and child.due_s <= now:
+                    child.start()
+                    self._write_state()
+            waits = [child.due_s - now for child in self._children if child.due_s is not None]
+            if not self._state_written:
+                waits.append(_STATE_RETRY_S)
             try:
-                timeout_s = None if wait_s is None else max(0.0, wait_s - time.monotonic())
-                event = self._events.get(timeout=timeout_s)
+                event = self._events.get(timeout=min(waits, default=None))
             except queue.Empty:
-                for child in due:
-                    if (child.due_s or 0.0) <= time.monotonic():
-                        child.start()
-                self._write_state()
+                if not self._state_written:
+                    self._write_state()
                 continue
             match event:
                 case _Stop():
@@ -254,7 +259,8 @@ class Supervisor:
         # The collector first: what it has in hand it can still acknowledge.
         for child in reversed(self._children):
             child.stop()
-        self.folder.state.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.state.unlink()
         if self._children:
             log.info("stopped", gateway=self.settings.id)
 
@@ -269,8 +275,13 @@ class Supervisor:
         }
         try:
             file.write(self.folder.state, json.dumps(state, indent=2) + "\n")
-        except OSError as error:  # a full disk must not end what waits for room on it
-            log.warning("state-not-written", file=self.folder.state, detail=error.strerror)
+        except OSError as error:
+            # A full disk must not end what waits for room on it.
+            if self._state_written:
+                log.warning("state-not-written", file=self.folder.state, detail=error.strerror)
+            self._state_written = False
+        else:
+            self._state_written = True
 
 
 def check(folder: Folder, chosen: Settings) -> int:

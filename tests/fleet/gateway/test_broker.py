@@ -65,6 +65,7 @@ def listener() -> broker.Listener:
         (b"Sending PUBACK to np-240ac4000002 (m1, rc0)\n", ""),
         (b"New client connected from 127.0.0.1:4711 as np-240ac4000002 (p2, c1)\n", ""),
         (b"OpenSSL Error[0]: error:0A000126:SSL routines::unexpected eof while reading\n", ""),
+        (b"OpenSSL Error[0]: error:80000020:system library::Broken pipe\n", ""),
     ],
 )
 def test_lines_become_events(
