@@ -2,7 +2,7 @@
 
 import asyncio
 
-from port import ASSOCIATED
+from port import ASSOCIATED, CONNECTING
 
 
 class Link:
@@ -10,6 +10,7 @@ class Link:
 
     Attributes:
         bssid, channel: the access point that we chose, None before.
+        access_point: the scan's entry of the one that we chose, None when we gave it up.
         requested: we asked the driver to associate and did not give up since.
         quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
         online: the last cycle found a lease.
@@ -19,6 +20,7 @@ class Link:
         self._port = port
         self.bssid = None
         self.channel = None
+        self.access_point = None
         self.requested = False
         self.requested_at_ms = 0
         self.association_ms = None
@@ -33,8 +35,13 @@ class Link:
         """Tell whether the association that we made stands."""
         return self.requested and self._port.link() == ASSOCIATED
 
+    def pends(self):
+        """Tell whether an attempt that we made is still under way."""
+        return self.requested and self._port.link() == CONNECTING
+
     def drop(self):
         """Leave the access point, or stop trying."""
         self._port.dissociate()
+        self.access_point = None
         self.requested = False
         self.online = False

@@ -9,6 +9,7 @@ from linkreport.table import (
     ASSOCIATION_REJECTED,
     ASSOCIATION_TIMEOUT,
     BEACON_LOST,
+    DEADLINE_PASSED,
     HANDSHAKE_TIMEOUT,
     OK,
     RADIO,
@@ -41,6 +42,7 @@ _REASONS = {
 }
 _POLL_MS = 20
 _PAUSE_MS = 200
+_PATIENCE_MS = 10000  # an access point that has not answered by then does not
 _TRIES = 3  # the first one often fails for no reason
 
 
@@ -56,7 +58,7 @@ async def probe(port, config, evidence):
     reason = ASSOCIATION_TIMEOUT
     for _ in range(_TRIES):
         # An attempt that the last cycle's deadline cut short is still under way.
-        if not (link.requested and port.link() == CONNECTING):
+        if not link.pends():
             _begin(port, config, link, access_point)
         state = port.link()
         while state == CONNECTING and port.uptime_ms() < until_ms:
@@ -67,6 +69,8 @@ async def probe(port, config, evidence):
             link.association_ms = link.associated_at_ms - link.requested_at_ms
             link.addressing_ms = None
             return Result(OK, {"association_ms": link.association_ms})
+        if state == CONNECTING and port.uptime_ms() - link.requested_at_ms < _PATIENCE_MS:
+            return Result(DEADLINE_PASSED, {})  # the next cycle waits on
         link.drop()
         reason = _REASONS.get(state, ASSOCIATION_TIMEOUT)
         if state == CONNECTING or port.uptime_ms() + _PAUSE_MS >= until_ms:

@@ -2,7 +2,8 @@
 
 A scan costs an ESP32 about two seconds off its channel; it runs before everything else in
 the cycle, so nothing is measured meanwhile, and the association survives it. Therefore
-every cycle scans, except that an associated board does so at most every 20 s.
+every cycle scans, except that a board that is associated, or still about to be, does so at
+most every 20 s: with a short period there would be no time for anything else.
 """
 
 from linkreport.table import NETWORK_NOT_FOUND, OK, RADIO, WEAK_SIGNAL
@@ -23,7 +24,8 @@ async def probe(port, config, evidence):
     link = evidence.link
     until_ms = port.uptime_ms() + config.deadline_ms["radio"]
     holds = link.holds()
-    if holds and port.uptime_ms() - link.scanned_at_ms < _SCAN_EVERY_MS:
+    if (holds or link.pends()) and port.uptime_ms() - link.scanned_at_ms < _SCAN_EVERY_MS:
+        evidence.access_point = link.access_point
         return _held(port, config, link)
     best, held = choose(port.scan(), config.wlan, link.bssid if holds else None)
     if best is None and not holds and port.uptime_ms() < until_ms:
@@ -38,8 +40,8 @@ async def probe(port, config, evidence):
         link.drop()
     elif holds:
         best = held or best
-    evidence.access_point = best
-    return _judged(config, best[3], best[2], best[1])
+    evidence.access_point = link.access_point = best
+    return _seen(config, best)
 
 
 def choose(networks, wlan, held_bssid):
@@ -66,6 +68,11 @@ def choose(networks, wlan, held_bssid):
 def _left_for(best, held, config):
     """Tell whether a client would roam: the one it holds is weak, another far stronger."""
     return held[3] < config.thresholds.rssi_dbm and best[3] >= held[3] + _ROAM_DB
+
+
+def _seen(config, access_point):
+    _, bssid, channel, rssi_dbm, _ = access_point
+    return _judged(config, rssi_dbm, channel, bssid)
 
 
 def _held(port, config, link):

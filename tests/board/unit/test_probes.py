@@ -11,6 +11,7 @@ from linkreport.table import (
     ASSOCIATION_REJECTED,
     ASSOCIATION_TIMEOUT,
     BEACON_LOST,
+    DEADLINE_PASSED,
     GATEWAY_LOSS,
     GATEWAY_SILENT,
     GATEWAY_SLOW,
@@ -174,8 +175,42 @@ class AssociationTest(ProbeTest):
         self.configure(deadline_ms={"association": 120})
         self.port.attempt_ms = 60000
         start_ms = self.port.uptime_ms()
-        self.assertEqual(self.probe(radio, association).reason, ASSOCIATION_TIMEOUT)
+        self.assertEqual(self.probe(radio, association).reason, DEADLINE_PASSED)
         self.assertTrue(120 <= self.port.uptime_ms() - start_ms < 1000)
+
+    def test_gives_up_what_got_no_answer_for_long(self):
+        self.configure(deadline_ms={"association": 120})
+        self.port.attempt_ms = 60000
+
+        def wait():
+            self.link.requested_at_ms -= 20000
+
+        self.assertEqual(self.cycles(2, between=wait), [DEADLINE_PASSED, ASSOCIATION_TIMEOUT])
+        self.assertFalse(self.link.requested)
+        self.assertEqual(self.link.access_point, None)
+
+    def test_takes_several_short_cycles_but_one_scan_and_one_attempt(self):
+        self.configure(deadline_ms={"association": 60})
+        self.port.attempt_ms = 150
+        reasons = self.cycles(4)
+        self.assertEqual((reasons[0], reasons[-1]), (DEADLINE_PASSED, OK))
+        self.assertEqual(self.port.calls.count("scan"), 1)
+        self.assertEqual(self.port.calls.count("associate"), 1)
+
+    def cycles(self, count, between=lambda: None):
+        """Scan and associate in so many cycles of one board; return the reasons."""
+
+        async def run():
+            self.begin()
+            reasons = []
+            for _ in range(count):
+                await radio.probe(self.port, self.config, self.evidence)
+                result = await association.probe(self.port, self.config, self.evidence)
+                reasons.append(result.reason)
+                between()
+            return reasons
+
+        return asyncio.run(run())
 
     def test_enterprise_security_is_unsupported_and_not_tried(self):
         self.port.networks = [(b"Schule", OWN, 6, -55, ports.ENTERPRISE)]
@@ -187,9 +222,7 @@ class AssociationTest(ProbeTest):
             self.begin()
             await radio.probe(self.port, self.config, self.evidence)
             self.port.attempt_ms = 150
-            task = asyncio.create_task(
-                association.probe(self.port, self.config, self.evidence)
-            )
+            task = asyncio.create_task(association.probe(self.port, self.config, self.evidence))
             await asyncio.sleep(0.03)
             task.cancel()
             try:
@@ -219,9 +252,7 @@ class AddressingTest(ProbeTest):
 
     def test_a_lease_without_gateway(self):
         self.port.gateway = ""
-        self.assertEqual(
-            self.probe(radio, association, addressing).reason, LEASE_WITHOUT_GATEWAY
-        )
+        self.assertEqual(self.probe(radio, association, addressing).reason, LEASE_WITHOUT_GATEWAY)
         self.assertFalse(self.link.online)
 
 
