@@ -42,6 +42,8 @@ class FakeProbe:
 
     async def probe(self, port, config, evidence):
         self.ran = True
+        if isinstance(self._act, list):
+            return Result(self._act.pop(0), self._measures)
         if isinstance(self._act, int):
             return Result(self._act, self._measures)
         if self._act:
@@ -88,6 +90,18 @@ class CycleTest(unittest.TestCase):
     def test_gateway_resolver_and_internet_are_asked_each_on_its_own(self):
         evidence = self.measure(OK, OK, OK, 40, 50, OK)
         self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 40, 50, 0, 1, 0, 1)))
+
+    def test_a_resolver_that_waited_for_the_line_is_not_blamed(self):
+        evidence = self.measure(OK, OK, OK, OK, [54, OK], OK)
+        self.assertEqual(evidence.reasons[RESOLVER - 1], OK)
+
+    def test_a_resolver_that_fails_again_is_blamed(self):
+        evidence = self.measure(OK, OK, OK, OK, [54, 50], OK)
+        self.assertEqual(evidence.reasons[RESOLVER - 1], 50)
+
+    def test_without_the_internet_the_resolver_is_asked_once(self):
+        evidence = self.measure(OK, OK, OK, OK, [54], 70)
+        self.assertEqual(evidence.reasons[RESOLVER - 1], 54)
 
     def test_an_exception_in_a_probe_stops_nothing_and_is_told(self):
         evidence = self.measure(OK, OK, OK, ZeroDivisionError("with " + WLAN_KEY), OK, OK)
