@@ -129,6 +129,7 @@ class Session:
         self._expired = False
         self._closed = False
         self._watchdog: threading.Timer | None = None
+        self._command: Command | None = None
 
     def __enter__(self) -> Self:
         self._ends_at = time.monotonic() + self.deadlines.session_s
@@ -157,14 +158,17 @@ class Session:
         self._closed = True
         if self._watchdog:
             self._watchdog.cancel()
+        if self._command:
+            # A host does not end a command because its output goes nowhere.
+            self._command.terminate()
         for connection in reversed(self._connections):
             # Not Fabric's close(): it leaves a connection alone that is not open yet.
             connection.client.close()
 
     @property
     def remaining_s(self) -> float:
-        """What is left of the session's time."""
-        return max(0.0, self._ends_at - time.monotonic())
+        """What is left of the session's time; 0 once it has expired."""
+        return 0.0 if self._expired else max(0.0, self._ends_at - time.monotonic())
 
     @contextlib.contextmanager
     def command(self, arguments: Sequence[str]) -> Iterator[Command]:
@@ -179,11 +183,13 @@ class Session:
         with self._explained(self.host):
             channel = self._connections[-1].create_session()
             channel.exec_command(line.encode())
-        command = Command(self, channel, shlex.join(arguments))
+        self._command = command = Command(self, channel, shlex.join(arguments))
         try:
             yield command
         finally:
-            command.stop()
+            self._command = None
+            command.terminate()
+            channel.close()
 
     def _connect(self, host: Host, jump: Connection | None) -> None:
         deadlines = self.deadlines
@@ -228,7 +234,7 @@ class Session:
         try:
             yield
         except (OSError, EOFError, SSHException, ValueError) as error:
-            if self._expired:
+            if not self.remaining_s:
                 raise self.timed_out() from None
             waited_s = time.monotonic() - since
             # Paramiko has no error of its own for a peer that keeps silent after TCP connected.
@@ -243,16 +249,6 @@ class Session:
             f"{self.deadlines.session_s:g} s",
             hint="what came is kept; run the command again, or give it more time with --timeout",
         )
-
-    @property
-    def expired(self) -> bool:
-        """Whether the watchdog closed the session."""
-        return self._expired
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session was closed, by whom ever."""
-        return self._closed
 
 
 class Command:
@@ -276,7 +272,7 @@ class Command:
         code = self._channel.exit_status if self._channel.exit_status_ready() else -1
         if code == 0:
             return
-        if session.expired or code in _TIMED_OUT:
+        if not session.remaining_s or code in _TIMED_OUT:
             raise session.timed_out()
         if code < 0:
             raise HostError(
@@ -298,13 +294,11 @@ class Command:
             hint=f"on that host: {hints[-1]}" if hints else f"log in there and run: {self._line}",
         )
 
-    def stop(self) -> None:
-        """End the command if it still runs."""
-        channel = self._channel
-        if not channel.closed and not channel.exit_status_ready():
+    def terminate(self) -> None:
+        """Ask the host to end the command, if it still runs."""
+        if not self._channel.closed and not self._channel.exit_status_ready():
             with contextlib.suppress(OSError, EOFError, SSHException):
-                _signal(channel, "TERM")
-        channel.close()
+                _signal(self._channel, "TERM")
 
     def read(self, size: int) -> bytes:
         """Return what comes next on stdout, at most `size` bytes; nothing at its end.
@@ -326,7 +320,7 @@ class Command:
                         hint="the line or the host hangs; what came is kept, run the command again",
                     ) from None
                 continue
-            if not data and session.expired:
+            if not data and not session.remaining_s:
                 raise session.timed_out()
             return data
 
