@@ -14,6 +14,7 @@ import socket
 import struct
 from pathlib import Path
 
+from hil.board import task
 from hil.board.radio import ICMP, TCP, UDP, Network
 
 _LOOPBACK = "127.0.0.1"
@@ -57,7 +58,7 @@ class Stream:
         self._board = board
         self._peer = peer
         self._gate = gate
-        self._task = asyncio.get_running_loop().create_task(self._run(), name="stream")
+        self._task = task.start(self._run(), "stream")
 
     @property
     def is_done(self) -> bool:
@@ -141,8 +142,8 @@ class Relay:
         """Close all that is the board's; return the peers' sockets, which notice nothing."""
         orphans = [stream.cut() for stream in self._streams if not stream.is_done]
         self._streams.clear()
-        for task in self._connecting:
-            task.cancel()
+        for connecting in self._connecting:
+            connecting.cancel()
         self._loop.remove_reader(self._listener)
         self._loop.remove_reader(self._udp)
         for peer in self._peers.values():
@@ -191,9 +192,9 @@ class Relay:
                 filler.close()
                 board.close()
                 return
-        task = self._loop.create_task(self._connect(board), name="connect")
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        connecting = task.start(self._connect(board), "connect")
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
 
     async def _connect(self, board: socket.socket) -> None:
         peer = socket.socket(socket.AF_INET, socket.SOCK_STREAM)

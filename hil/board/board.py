@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from fleet.errors import ToolMissingError
-from hil.board import flash, slip
+from hil import tool
+from hil.board import flash, slip, task
 from hil.board.chip import Cause, Chip
 from hil.board.control import ControlServer
+from hil.board.error import ControlError
 from hil.board.flash import Flash
 from hil.board.line import Line, PtyPort
 from hil.board.loader import SYNC_HEAD, Loader
@@ -30,7 +32,6 @@ from hil.board.station import INSTANT, REAL, Station
 DEFAULT_MAC = bytes.fromhex("240ac4000001")  # 24:0a:c4 is one of Espressif's ranges
 
 _NEAR_S = 0.0015  # sooner than a timer can be trusted; the debt is kept
-_TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
 _DOWNLOAD_LOG = (
     b"ets Jul 29 2019 12:21:46\r\n\r\nrst:0x1 (POWERON_RESET),"
     b"boot:0x3 (DOWNLOAD_BOOT(UART0/UART1/SDIO_REI_REO_V2))\r\nwaiting for download\r\n"
@@ -48,7 +49,7 @@ class Settings:
         radio: file with the radio model; None for an empty air.
         control: path of the control socket; None for the link's path with ".control".
         instant: no line speed, no flash times, no radio delays.
-        micropython: the unix MicroPython; None for the one in .tools/bin or on PATH.
+        micropython: the unix MicroPython; None for the one on PATH or in .tools/.
         heap_bytes: its garbage-collected heap.
     """
 
@@ -86,7 +87,7 @@ class Board:
     async def __aenter__(self) -> Self:
         settings = self.settings
         command = [
-            str(settings.micropython or find_micropython()),
+            str(_micropython(settings.micropython)),
             "-X",
             f"heapsize={settings.heap_bytes}",
         ]
@@ -173,8 +174,7 @@ class Board:
         self._decoder = slip.Decoder()
         self._frames: asyncio.Queue[bytes] = asyncio.Queue()
         loader = Loader(self._flash, self.settings.mac)
-        loop = asyncio.get_running_loop()
-        self._loader_task = loop.create_task(self._serve_loader(loader), name="loader")
+        self._loader_task = task.start(self._serve_loader(loader), "loader")
 
     async def _serve_loader(self, loader: Loader) -> None:
         self._loader_free_at = 0.0
@@ -257,7 +257,9 @@ class Board:
         elif operation == "line":
             radio.change(request["ssid"], {"network": {"line_up": request["up"]}})
         elif operation == "power":
-            self.power(on=bool(request["on"]))
+            if not isinstance(request["on"], bool):
+                raise ControlError("on must be true or false")
+            self.power(on=request["on"])
         elif operation != "state":
             raise KeyError(operation)
         self.station.refresh()
@@ -265,18 +267,25 @@ class Board:
 
 
 async def serve(settings: Settings, ready: Callable[[Board], None]) -> None:
-    """Run a board until cancelled; call `ready` once it can be used."""
+    """Run a board until cancelled or until it fails; call `ready` once it can be used."""
+    loop = asyncio.get_running_loop()
+    failed: asyncio.Future[None] = loop.create_future()
+
+    def fail(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not failed.done():
+            failed.set_exception(context.get("exception") or RuntimeError(context["message"]))
+
     async with Board(settings) as board:
+        loop.set_exception_handler(fail)
         ready(board)
-        await asyncio.Event().wait()
+        await failed
 
 
-def find_micropython() -> Path:
-    """Return the unix MicroPython. Raises: ToolMissingError."""
-    own = _TOOLS / "micropython"
-    found = str(own) if own.exists() else shutil.which("micropython")
-    if found is None:
+def _micropython(path: Path | None) -> Path:
+    if path is None:
+        return tool.find("micropython")
+    if not os.access(path, os.X_OK) or path.is_dir():
         raise ToolMissingError(
-            "MicroPython (the unix program, 1.24 or newer) is not there", hint="run: make setup"
+            f"{path} is no program that can be run", hint="name a unix MicroPython: --micropython"
         )
-    return Path(found)
+    return path

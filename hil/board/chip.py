@@ -22,7 +22,7 @@ from hil.board.station import Station
 EPOCH_2000_S = 946_684_800  # an ESP32's clock starts here when it has power again
 
 _BOOT_S = 0.4  # ROM and boot loader until MicroPython starts
-_COMPLAINT_S = 2.0  # a chip without a program says so for ever
+_COMPLAINT_S = 1.0  # a chip without a program says so for ever
 _CRASH_S = 1.0  # before a crashed interpreter is started again
 
 

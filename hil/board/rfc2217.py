@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable
 
+from hil.board import task
 from hil.board.error import PortError
 from hil.board.line import DEFAULT_BAUD, Line
 
@@ -91,7 +92,7 @@ class Rfc2217Port:
         self._listener.listen(1)
         self._listener.setblocking(False)
         self._host: socket.socket | None = None
-        self._task = asyncio.get_running_loop().create_task(self._serve(), name="rfc2217")
+        self._task = task.start(self._serve(), "rfc2217")
 
     @property
     def pending_bytes(self) -> int:
@@ -123,7 +124,7 @@ class Rfc2217Port:
             self._host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             try:
                 await self._talk(self._host)
-            except OSError:
+            except ConnectionError:
                 pass  # a host that goes away in the middle is as good as one that closes
             finally:
                 self._host.close()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from hil.board import task
 from hil.board.antenna import Antenna
 from hil.board.radio import ENTERPRISE, OPEN, WPA2, WPA3, AccessPoint, Network, Radio
 from hil.board.run import Request, RequestError
@@ -267,8 +268,7 @@ class Station:
         self._stop_joining()
         self._target = target
         self._tries = self._reason = 0
-        loop = asyncio.get_running_loop()
-        self._task = loop.create_task(self._join(target), name="station")
+        self._task = task.start(self._join(target), "station")
 
     def _disconnect(self, _request: Request) -> None:
         self._require_active()

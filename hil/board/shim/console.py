@@ -152,7 +152,7 @@ def friendly(scope):
                 if isinstance(more, int):
                     source = b""
                     break
-                source += b"\n" + more
+                source += b"\n" + (more if more.strip() else b"")
             if source.strip() and _show(source, "single", scope):
                 return None
 
@@ -200,8 +200,9 @@ def _edit(prompt, text):
             return bytes(line)
         elif char in (8, 127):
             if at:
-                at -= 1
-                line[at : at + 1] = b""
+                indent = at % 4 or 4  # within an indent, a step of it
+                at -= indent if not line[:at].strip() else 1
+                line[at:old] = b""
                 _redraw(line, old, at)
             continue
         elif char == _CTRL_D:

@@ -1,7 +1,7 @@
 """machine of an ESP32, as far as a board without wires has one."""
 
 import time
-from machine import Signal, idle, mem8, mem16, mem32, time_pulse_us
+from machine import idle, mem8, mem16, mem32, time_pulse_us
 
 from . import channel
 
@@ -142,6 +142,27 @@ class Pin:
 
     def __repr__(self):
         return "Pin(%s)" % self._id
+
+
+class Signal:
+    """A pin that may be active low."""
+
+    def __init__(self, pin, invert=False):
+        self._pin = pin
+        self._invert = invert
+
+    def value(self, level=None):
+        if level is None:
+            return self._pin.value() ^ self._invert
+        self._pin.value(bool(level) ^ self._invert)
+
+    __call__ = value
+
+    def on(self):
+        self.value(1)
+
+    def off(self):
+        self.value(0)
 
 
 class Timer:

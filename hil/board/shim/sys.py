@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from sys import *
+from sys import path  # not in its dictionary
 
 platform = "esp32"
 implementation = namedtuple("implementation", ("name", "version", "_machine", "_mpy", "_build"))(
