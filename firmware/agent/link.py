@@ -9,8 +9,7 @@ class Link:
     """The association as the probes left it, for the next cycle and for the uplink.
 
     Attributes:
-        bssid, channel: the access point that we chose, None before.
-        access_point: the scan's entry of the one that we chose, None when we gave it up.
+        access_point: the scan's entry of the one that we chose, None before and after.
         requested: we asked the driver to associate and did not give up since.
         quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
         online: the last cycle found a lease.
@@ -18,8 +17,6 @@ class Link:
 
     def __init__(self, port):
         self._port = port
-        self.bssid = None
-        self.channel = None
         self.access_point = None
         self.requested = False
         self.requested_at_ms = 0

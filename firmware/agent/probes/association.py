@@ -52,7 +52,7 @@ async def probe(port, config, evidence):
     if link.holds():
         return Result(OK, {"association_ms": link.association_ms})
     access_point = evidence.access_point
-    if access_point and access_point[4] == ENTERPRISE:
+    if access_point[4] == ENTERPRISE:
         return Result(UNSUPPORTED, {})
     until_ms = port.uptime_ms() + config.deadline_ms["association"]
     reason = ASSOCIATION_TIMEOUT
@@ -81,7 +81,7 @@ async def probe(port, config, evidence):
 
 def _begin(port, config, link, access_point):
     port.dissociate()
-    link.bssid, link.channel = (access_point[1], access_point[2]) if access_point else (None, None)
+    link.access_point = access_point
     link.requested = True
     link.requested_at_ms = port.uptime_ms()
-    port.associate(config.wlan.ssid, config.wlan.key, link.bssid)
+    port.associate(config.wlan.ssid, config.wlan.key, access_point[1])

@@ -22,29 +22,30 @@ _ROAM_DB = 10
 async def probe(port, config, evidence):
     """Scan for the own SSID."""
     link = evidence.link
-    until_ms = port.uptime_ms() + config.deadline_ms["radio"]
+    now_ms = port.uptime_ms()
     holds = link.holds()
-    if (holds or link.pends()) and port.uptime_ms() - link.scanned_at_ms < _SCAN_EVERY_MS:
-        evidence.access_point = link.access_point
-        return _held(port, config, link)
-    best, held = choose(port.scan(), config.wlan, link.bssid if holds else None)
-    if best is None and not holds and port.uptime_ms() < until_ms:
+    evidence.access_point = link.access_point
+    if (holds or link.pends()) and now_ms - link.scanned_at_ms < _SCAN_EVERY_MS:
+        return _judged(port, config, link.access_point)
+    best, held = choose(port.scan(), config.wlan, link.access_point if holds else None)
+    if best is None and not holds and port.uptime_ms() < now_ms + config.deadline_ms["radio"]:
         await sleep_ms(_PAUSE_MS)  # one scan may miss a beacon
         best, held = choose(port.scan(), config.wlan, None)
     link.scanned_at_ms = port.uptime_ms()
-    if holds and best is None:
-        return _held(port, config, link)  # the association proves more than a scan
-    if best is None:
-        return Result(NETWORK_NOT_FOUND, {})
-    if holds and held and _left_for(best, held, config):
+    if not holds:
+        evidence.access_point = best
+    elif held and _left_for(best, held, config):
         link.drop()
-    elif holds:
-        best = held or best
-    evidence.access_point = link.access_point = best
-    return _seen(config, best)
+        evidence.access_point = best
+    elif held:
+        evidence.access_point = link.access_point = held
+    # An association that stands proves more than a scan that did not see it.
+    if evidence.access_point is None:
+        return Result(NETWORK_NOT_FOUND, {})
+    return _judged(port, config, evidence.access_point)
 
 
-def choose(networks, wlan, held_bssid):
+def choose(networks, wlan, holding):
     """Return the own network's strongest access point and the one we hold, None for none.
 
     With BSSIDs in the configuration only those count, and then also where the SSID is
@@ -58,7 +59,7 @@ def choose(networks, wlan, held_bssid):
                 continue
         elif ssid != wlan.ssid.encode():
             continue
-        if bssid == held_bssid:
+        if holding and bssid == holding[1]:
             held = network
         if best is None or rssi_dbm > best[3]:
             best = network
@@ -70,18 +71,10 @@ def _left_for(best, held, config):
     return held[3] < config.thresholds.rssi_dbm and best[3] >= held[3] + _ROAM_DB
 
 
-def _seen(config, access_point):
+def _judged(port, config, access_point):
     _, bssid, channel, rssi_dbm, _ = access_point
-    return _judged(config, rssi_dbm, channel, bssid)
-
-
-def _held(port, config, link):
-    rssi_dbm = port.rssi_dbm()
-    if rssi_dbm is None:
-        return Result(OK, {"channel": link.channel, "bssid": link.bssid})
-    return _judged(config, rssi_dbm, link.channel, link.bssid)
-
-
-def _judged(config, rssi_dbm, channel, bssid):
+    held_dbm = port.rssi_dbm()  # of now, where the scan may be of some time ago
+    if held_dbm is not None:
+        rssi_dbm = held_dbm
     reason = WEAK_SIGNAL if rssi_dbm < config.thresholds.rssi_dbm else OK
     return Result(reason, {"rssi_dbm": rssi_dbm, "channel": channel, "bssid": bssid})

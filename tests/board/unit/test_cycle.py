@@ -44,6 +44,8 @@ class FakeProbe:
         self.ran = True
         if isinstance(self._act, list):
             return Result(self._act.pop(0), self._measures)
+        if isinstance(self._act, list):
+            return Result(self._act.pop(0), self._measures)
         if isinstance(self._act, int):
             return Result(self._act, self._measures)
         if self._act:
@@ -102,6 +104,12 @@ class CycleTest(unittest.TestCase):
     def test_without_the_internet_the_resolver_is_asked_once(self):
         evidence = self.measure(OK, OK, OK, OK, [54], 70)
         self.assertEqual(evidence.reasons[RESOLVER - 1], 54)
+
+    def test_a_resolver_that_failed_is_asked_again_when_the_internet_answers(self):
+        for answers, reason in (([54, OK], OK), ([50, 50], 50)):
+            evidence = self.measure(OK, OK, OK, OK, answers, OK)
+            self.assertEqual((evidence.reasons[RESOLVER - 1], answers), (reason, []))
+        self.measure(OK, OK, OK, OK, [54], 70)
 
     def test_an_exception_in_a_probe_stops_nothing_and_is_told(self):
         evidence = self.measure(OK, OK, OK, ZeroDivisionError("with " + WLAN_KEY), OK, OK)

@@ -1,8 +1,17 @@
 import asyncio
 import unittest
 
-from agent.mqtt import MAX_PACKET_BYTES, MqttError, Session, connect, packet, parse_publish
-from agent.mqtt import publish, read_packet, subscribe
+from agent.mqtt import (
+    MAX_PACKET_BYTES,
+    MqttError,
+    Session,
+    connect,
+    packet,
+    parse_publish,
+    publish,
+    read_packet,
+    subscribe,
+)
 
 CONNACK_OK = b"\x20\x02\x00\x00"
 

@@ -188,7 +188,6 @@ class UplinkTest(unittest.TestCase):
         finally:
             agent.uplink._RESEND_MS = before
         self.assertEqual(self.session.seqs[:7], [1, 2, 3, 3, 1, 2, 3])
-        self.assertLessEqual(len(self.session.seqs), 11)  # ever more seldom
 
     def test_does_not_run_far_ahead_of_the_collector(self):
         for _ in range(300):
@@ -230,19 +229,20 @@ class UplinkTest(unittest.TestCase):
             self.uplink._connection = refuse
             self.link.online = True
             task = asyncio.create_task(self.uplink.run())
-            await asyncio.sleep(1.2)
+            while len(tries) < 5:
+                await asyncio.sleep(0.01)
             task.cancel()
             try:
                 await task
             except asyncio.CancelledError:
                 return
 
-        before, agent.uplink._BACKOFF_MS = agent.uplink._BACKOFF_MS, 100
+        before, agent.uplink._BACKOFF_MS = agent.uplink._BACKOFF_MS, 32
         try:
             asyncio.run(run())
         finally:
             agent.uplink._BACKOFF_MS = before
         gaps = [later - earlier for earlier, later in zip(tries, tries[1:])]
-        self.assertTrue(3 <= len(tries) <= 7, gaps)
-        self.assertTrue(gaps[-1] > gaps[0], gaps)
+        for gap, least in zip(gaps, (16, 32, 64, 128)):
+            self.assertTrue(gap >= least, gaps)
         self.assertEqual(self.faults.count, 0)

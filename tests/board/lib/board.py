@@ -1,0 +1,55 @@
+"""A board on port/null: micropython board.py FIRMWARE ROOT SECONDS [drain].
+
+ROOT/routes.json says where addresses lead: [["10.1.0.2", 8883, "127.0.0.1", 40001], …].
+"""
+
+import json
+import sys
+
+_, firmware, root, seconds = sys.argv[:4]
+sys.path[:] = [firmware, ".frozen"]
+
+import asyncio
+
+from agent.supervisor import Agent, drain
+from port.null import NullPort
+
+_MEMORY = root + "/nvs.json"
+
+
+class Port(NullPort):
+    """NullPort whose memory is a file, so that it outlives the process as NVS does a power cut."""
+
+    def __init__(self):
+        super().__init__()
+        with open(root + "/routes.json") as file:
+            for address, number, to_address, to_number in json.load(file):
+                self.socket.routes[address, number] = (to_address, to_number)
+        try:
+            with open(_MEMORY) as file:
+                self.memory = json.load(file)
+        except OSError:
+            self.memory = {}
+
+    def remember(self, name, number):
+        super().remember(name, number)
+        with open(_MEMORY, "w") as file:
+            file.write(json.dumps(self.memory))
+
+
+def serve():
+    """Measure and report for a while."""
+    port = Port()
+    board = Agent(port, root, port.boot())
+    try:
+        asyncio.run(asyncio.wait_for(board.serve(), int(seconds)))
+    except TimeoutError:
+        spool = board.spool
+        document = {"made": spool.last_seq, "spooled": spool.waiting, "errors": board.faults.count}
+        print("STOPPED", json.dumps(document))
+
+
+if sys.argv[4:] == ["drain"]:
+    drain(int(seconds), Port(), root)
+else:
+    serve()

@@ -1,0 +1,120 @@
+"""The agent's uplink through a real mosquitto with mutual TLS, on real MicroPython."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from firmware.linkreport import report
+from fleet import authority
+from hil import tool
+from tests.board.site import FIRMWARE, Collector, Site, compiled, until
+
+KEY = bytes(range(32))
+OTHER_KEY = bytes(32)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Site]:
+    with Site(tmp_path) as running:
+        yield running
+
+
+def last_document(output: str) -> dict[str, int]:
+    line = output.strip().splitlines()[-1]
+    found: dict[str, int] = json.loads(line.removeprefix("STOPPED "))
+    return found
+
+
+def console(board: subprocess.Popen[str], timeout_s: float = 40) -> str:
+    return board.communicate(timeout=timeout_s)[0]
+
+
+def test_no_report_is_lost_whatever_dies(place: Site, tmp_path: Path) -> None:
+    """Broker, collector and boards are killed while boards report; what was made is held."""
+    builds = {"source": FIRMWARE, "compiled": compiled(tmp_path / "build")}
+    cases = [
+        ("np-240ac4000064", "micropython", "source"),
+        ("np-240ac4000032", "micropython32", "compiled"),
+    ]
+    roots = {board: place.furnish(board, KEY, period_s=1) for board, _, _ in cases}
+
+    def start(seconds: int, *more: str) -> dict[str, subprocess.Popen[str]]:
+        return {
+            board: place.start_board(
+                tool.find(interpreter), builds[build], roots[board], seconds, *more
+            )
+            for board, interpreter, build in cases
+        }
+
+    collector = Collector(place, "collector", dict.fromkeys(roots, KEY))
+    try:
+        boards = start(60)
+
+        def reached(count: int) -> bool:
+            return until(lambda: all(len(collector.seqs(b)) >= count for b in roots), 20)
+
+        assert reached(3)
+        place.kill_broker()
+        held = {board: len(collector.seqs(board)) for board in roots}
+        assert not until(lambda: any(len(collector.seqs(b)) > held[b] for b in roots), 2)
+        place.start_broker()
+        assert reached(6), collector.held.keys()
+        collector.acknowledges = False
+        assert reached(8)
+        for board in boards.values():
+            board.kill()
+            console(board)
+        collector.acknowledges = True
+        drained = {board: last_document(console(ran)) for board, ran in start(30, "drain").items()}
+    finally:
+        collector.close()
+    assert collector.refused == []
+    for board in roots:
+        made = drained[board]["made"]
+        assert drained[board] == {"made": made, "spooled": 0, "lost": 0}
+        assert collector.seqs(board) == list(range(1, made + 1))
+        raws = [raw for _, raw in sorted(collector.held[board].items())]
+        links = [report.NO_TAG, *(report.tag_of(raw) for raw in raws[:-1])]
+        assert [report.link_of(raw) for raw in raws] == links
+        states = {(values.state, values.layer) for values in map(report.unpack, raws)}
+        assert states == {(1, 0)}, "up throughout"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("server name", "uplink: OSError"),
+        ("certificate authority", "uplink: OSError"),
+        ("acknowledgement", "the acknowledgement's tag is wrong"),
+    ],
+)
+def test_what_is_not_right_gets_and_deletes_nothing(
+    place: Site, tmp_path: Path, wrong: str, said: str
+) -> None:
+    board = "np-240ac4000001"
+    root = place.furnish(board, KEY, period_s=1)
+    if wrong == "server name":
+        configuration = json.loads((root / "config.json").read_text())
+        configuration["uplink"]["server_name"] = "gw-other"
+        (root / "config.json").write_text(json.dumps(configuration))
+    if wrong == "certificate authority":
+        (tmp_path / "other").mkdir()
+        other = authority.ensure(tmp_path / "other", "other")
+        (root / "identity/ca.der").write_bytes(other.certificate_der)
+    ack_key = OTHER_KEY if wrong == "acknowledgement" else None
+    collector = Collector(place, "collector", {board: KEY}, ack_key)
+    try:
+        output = console(place.start_board(tool.find("micropython"), FIRMWARE, root, 4))
+        arrived = collector.seqs(board)
+    finally:
+        collector.close()
+    assert said in output
+    stopped = last_document(output)
+    assert stopped["made"] >= 3
+    assert stopped["spooled"] == stopped["made"]
+    assert bool(arrived) == (wrong == "acknowledgement")
