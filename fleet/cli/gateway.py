@@ -57,10 +57,11 @@ def prepare(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Make or renew the folder of gateway ID: settings, certificates, boards' report keys.
+    """Make or renew a gateway's folder.
 
-    Run it again whenever boards were enrolled or revoked; a running gateway notices. The folder
-    holds secrets: copy it to the gateway by ssh, for the user that runs it there.
+    It gets settings, certificates and its boards' report keys. Run it again whenever boards were
+    enrolled or revoked; a running gateway notices. The folder holds secrets: copy it to the
+    gateway by ssh, for the user that runs it there.
     """
     known = inventory.load(city)
     ca = authority.load(city) if dry_run else authority.ensure(city, known.city.id)
@@ -75,7 +76,7 @@ def prepare(
         if not chosen.changes:
             progress.print("nothing has changed")
         progress.print(
-            f"{gateway_id}: {chosen.boards} boards, "
+            f"{gateway_id} has {chosen.boards} board{'s' * (chosen.boards != 1)} and "
             f"certificates until {chosen.certificate_expires:%Y-%m-%d}; "
             f"next: netzpuls gateway run --dir {folder}",
             markup=False,
@@ -89,9 +90,10 @@ def prepare(
 @_folder_option
 @click.option("--verbose", is_flag=True, help="Log what goes well, too.")
 def run(*, folder: Path, verbose: bool) -> None:
-    """Run broker and collector until Ctrl-C or SIGTERM, and start again what dies.
+    """Run broker and collector.
 
-    Logs to stderr, one line for each event; `ready` says that boards are served.
+    Until Ctrl-C or SIGTERM; whichever of the two dies is started again. Logs to stderr, one line
+    for each event; `ready` says that boards are served.
     """
     supervisor.run(folder, verbose=verbose)
 
@@ -102,9 +104,10 @@ def run(*, folder: Path, verbose: bool) -> None:
 @click.option("--database", help="Which database --after counts in; in another all is read.")
 @click.option("--limit", type=click.IntRange(1), help="At most so many rows.")
 def read(*, folder: Path, after: int, database: str | None, limit: int | None) -> None:
-    """Write collected reports to stdout, as `netzpuls fleet collect` takes them.
+    """Write collected reports to stdout.
 
-    Reads while the gateway runs; changes nothing.
+    `netzpuls fleet collect` calls it over SSH. It reads while the gateway runs and changes
+    nothing.
     """
     if sys.stdout.isatty():
         raise UsageError(

@@ -25,12 +25,14 @@ TEMPLATE = """\
 # `netzpuls gateway run` reads them when it starts.
 
 version = 1
-id = "{id}"                       # common name of the broker's certificate
+# Common name of the broker's certificate.
+id = "{id}"
 
 [broker]
 # own = true                      # start mosquitto here; false: use a broker that runs already,
 #                                   set up as broker/mosquitto.conf and broker/acl show
-listen = "{listen}"               # own broker: the address it listens on
+# The address that the own broker listens on.
+listen = "{listen}"
 # host = "127.0.0.1"              # where the collector finds the broker
 port = {port}
 # program = "/usr/sbin/mosquitto" # own broker: default is PATH, then .tools/bin of the checkout

@@ -104,7 +104,7 @@ def test_a_port_in_use(fails: Fail, prepared: Scene) -> None:
 
 
 def test_an_address_that_is_not_here(fails: Fail, prepared: Scene) -> None:
-    replaced(prepared.folder / "gateway.toml", '"127.0.0.1" ', '"192.0.2.1" ')
+    replaced(prepared.folder / "gateway.toml", 'listen = "127.0.0.1"', 'listen = "192.0.2.1"')
     assert "broker.listen" in fails(3, "cannot listen on 192.0.2.1")
 
 

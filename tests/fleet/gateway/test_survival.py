@@ -8,6 +8,7 @@ import random
 import resource
 import signal
 import subprocess
+import sys
 import threading
 import time
 from typing import Any
@@ -208,6 +209,22 @@ def test_children_do_not_outlive_a_supervisor_that_is_killed(scene: Scene) -> No
         assert gone(pids["broker"], pids["collector"])
         with RunningGateway(scene.folder) as again:
             assert json.loads(again.ready().folder.state.read_text())["pids"] != pids
+
+
+def test_a_collector_whose_network_thread_breaks_ends() -> None:
+    code = (
+        "import threading, time\n"
+        "from fleet.gateway import collector, log\n"
+        "log.configure()\n"
+        "threading.excepthook = collector._die_with_thread\n"
+        "threading.Thread(target=lambda: 1 / 0, name='network').start()\n"
+        "time.sleep(60)\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode == 1
+    assert 'error defect thread=network said="division by zero"' in ended.stderr
 
 
 def test_a_broker_that_runs_already_is_used(scene: Scene) -> None:
