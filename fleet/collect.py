@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import split
@@ -154,11 +155,13 @@ def collect(
             finally:
                 results[gateway].duration_s = time.monotonic() - began
 
-        for outcome in runner.run(list(hosts), work, parallel):
-            result = results[outcome.target]
-            result.error = outcome.error
-            result.done = True
-            on_progress(result)
+        # closing: an interrupt keeps the loop's frame alive, and work would go on behind it.
+        with closing(runner.run(list(hosts), work, parallel)) as outcomes:
+            for outcome in outcomes:
+                result = results[outcome.target]
+                result.error = outcome.error
+                result.done = True
+                on_progress(result)
     with store.reading() as connection:
         _count_gaps(city, results, gaps(connection))
     return list(results.values())

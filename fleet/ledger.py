@@ -187,7 +187,8 @@ _ASSERTED = f"""
         WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
     ),
     covering AS (
-        SELECT *, CASE WHEN 2 * gap_s <= 5 * period_s THEN gap_s ELSE period_s END AS covered_s
+        SELECT *,
+            CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END AS covered_s
         FROM spaced
     )
     SELECT device AS subject,

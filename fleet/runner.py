@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Generic, Protocol, TypeVar
@@ -80,7 +80,7 @@ class Outcome(Generic[Target, Value]):
 
 def run(
     targets: Sequence[Target], work: Callable[[Target, Stop], Value], parallel: int
-) -> Iterator[Outcome[Target, Value]]:
+) -> Generator[Outcome[Target, Value]]:
     """Do the same work for every target, at most `parallel` at a time.
 
     Raises: StoreError: the place where all results go is broken; the rest is stopped. Whatever

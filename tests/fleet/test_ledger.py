@@ -82,7 +82,7 @@ WINDOWS = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(ROWS, max_size=25, unique_by=lambda row: (row.device, row.key_id, row.seq)),
     windows=st.lists(WINDOWS, max_size=4),
@@ -107,7 +107,7 @@ def test_sql_and_reference_agree_at_every_second(
             assert sum(states) == length_s
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     start_s=st.integers(0, 20),
     period_s=st.sampled_from([1, 2, 3, 7]),

@@ -21,7 +21,7 @@ from fleet.gateway.settings import Folder
 from fleet.inventory import Inventory
 from fleet.store import Cursor, Store, Verified
 
-DAY_S = 1_795_305_600  # 2026-11-22T00:00:00Z
+DAY_S = 1_763_769_600  # 2025-11-22T00:00:00Z
 PERIOD_S = 60
 
 OK = bytes([table.OK] * table.LAYER_COUNT)

@@ -1,0 +1,247 @@
+"""Uptime and outages, from reports in the store to what the user reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fleet.cli
+from firmware.linkreport import table
+from fleet import report
+from fleet.errors import UsageError
+from fleet.inventory import Inventory
+from fleet.ledger import Window
+from fleet.period import Period
+from fleet.report import Outages
+from tests.fleet.town import DAY_S, LINE_CUT, PERIOD_S, TestBoard, Town, fill_store, layers
+
+NO_LEASE = {
+    "state": table.DOWN,
+    "layer": table.ADDRESSING,
+    "reason": table.NO_LEASE,
+    "layer_reasons": layers(addressing=table.NO_LEASE, gateway=0, resolver=0, internet=0),
+}
+SLOW = {
+    "state": table.DEGRADED,
+    "layer": table.INTERNET,
+    "reason": table.INTERNET_SLOW,
+    "layer_reasons": layers(internet=table.INTERNET_SLOW),
+}
+HOUR = Period(DAY_S, DAY_S + 3600)
+LATER_S = DAY_S + 86_400
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Town:
+    return Town(tmp_path / "city", ["goethe-schule", "hotspot"])
+
+
+def _tell(board: TestBoard, *parts: tuple[int, dict[str, Any]]) -> tuple[TestBoard, list[bytes]]:
+    """Let a board report for so many minutes each; an empty dict says up, None says nothing."""
+    raws: list[bytes] = []
+    at_s = DAY_S
+    for minutes, values in parts:
+        if values is not None:
+            raws += board.series(at_s, minutes, **values)
+        at_s += PERIOD_S * minutes
+    return board, raws
+
+
+UP: dict[str, Any] = {}
+SILENT: Any = None
+
+
+def _fill(town: Town, *parts: tuple[int, dict[str, Any]], at: int = 0) -> Inventory:
+    city = town.write()
+    fill_store(city, [_tell(town.boards[at], *parts)])
+    return city
+
+
+def _found(answer: Outages, kind: str = "board") -> list[tuple[int, int, str, str]]:
+    return [
+        (
+            (each.outage.start_s - DAY_S) // 60,
+            (each.outage.end_s - DAY_S) // 60,
+            each.outage.end,
+            table.reason_name(each.outage.cause[1]),
+        )
+        for each in answer.found
+        if each.outage.kind == kind
+    ]
+
+
+def test_availability_and_coverage(town: Town) -> None:
+    city = _fill(town, (30, UP), (6, NO_LEASE), (4, SLOW))
+    answer = report.uptime(city, HOUR)
+    goethe = answer.sites[0]
+    board = goethe.boards[0]
+    assert board.board == town.boards[0].id
+    assert board.tally.seconds == (1200, 1800, 240, 360, 0)
+    assert board.tally.availability == 34 / 40
+    assert board.tally.coverage == 40 / 60
+    assert board.tally.outages == 1
+    assert goethe.line.seconds == (1560, 2040, 0, 0, 0)
+    # Without evidence there is no figure, neither 0 nor 1.
+    assert goethe.boards[1].tally.availability is None
+    assert answer.sites[1].line.availability is None
+    assert answer.lines.seconds == (5160, 2040, 0, 0, 0)
+
+
+def test_excluded_windows_leave_the_sum_alone(town: Town) -> None:
+    city = _fill(town, (60, NO_LEASE))
+    window = Window("goethe-schule", DAY_S - 50, DAY_S + 600)
+    answer = report.uptime(city, HOUR, "goethe-schule", [window])
+    assert answer.sites[0].boards[0].tally.seconds == (0, 0, 0, 3000, 600)
+    assert answer.sites[0].boards[0].tally.coverage == 1
+    (found,) = report.outages(city, HOUR, excluded=[window], now_s=LATER_S).found
+    assert (found.outage.start_s, found.outage.length_s) == (DAY_S + 600, 3000)
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([(5, UP), (5, NO_LEASE), (5, UP)], [(5, 10, "recovered", "no-lease")]),
+        ([(5, UP), (5, NO_LEASE), (5, SLOW)], [(5, 10, "recovered", "no-lease")]),
+        ([(5, UP), (5, NO_LEASE)], [(5, 10, "ongoing", "no-lease")]),
+        ([(5, NO_LEASE), (2, LINE_CUT), (1, UP)], [(0, 7, "recovered", "no-lease")]),
+        ([(2, NO_LEASE), (5, LINE_CUT), (1, UP)], [(0, 7, "recovered", "connect-timeout")]),
+        (
+            [(5, NO_LEASE), (9, SILENT), (5, NO_LEASE), (1, UP)],
+            [(0, 5, "silence", "no-lease"), (14, 19, "recovered", "no-lease")],
+        ),
+        ([(5, UP), (9, SILENT)], []),
+        # Two missing reports are more than the grace of 2.5 periods, one is not.
+        ([(5, NO_LEASE), (1, SILENT), (5, NO_LEASE)], [(0, 11, "ongoing", "no-lease")]),
+    ],
+)
+def test_what_ends_an_outage(
+    town: Town, parts: list[tuple[int, Any]], expected: list[tuple[int, int, str, str]]
+) -> None:
+    city = _fill(town, *parts)
+    assert _found(report.outages(city, HOUR, now_s=LATER_S)) == expected
+
+
+def test_an_outage_has_its_true_begin_and_end_whatever_was_asked(town: Town) -> None:
+    city = _fill(town, (10, UP), (600, NO_LEASE), (10, UP))
+    for period in (Period(DAY_S + 36_000, DAY_S + 36_060), HOUR, Period(DAY_S, LATER_S)):
+        found = _found(report.outages(city, period, now_s=LATER_S))
+        assert found == [(10, 610, "recovered", "no-lease")]
+    before = report.outages(city, Period(DAY_S, DAY_S + 600), now_s=LATER_S)
+    assert _found(before) == []
+
+
+def test_a_cut_line_is_one_cause_with_its_boards_as_effects(town: Town) -> None:
+    city = town.write()
+    first, second, third, _ = town.boards
+    fill_store(
+        city,
+        [
+            _tell(first, (10, UP), (10, LINE_CUT), (10, UP)),
+            _tell(second, (11, UP), (10, LINE_CUT), (10, UP), (5, NO_LEASE), (1, UP)),
+            _tell(third, (40, UP)),
+        ],
+    )
+    answer = report.outages(city, HOUR, now_s=LATER_S)
+    assert [(each.outage.kind, each.room, each.effect) for each in answer.found] == [
+        ("line", "", False),
+        ("board", "101", True),
+        ("board", "102", True),
+        ("board", "102", False),
+    ]
+    line = answer.found[0].outage
+    assert line.boards == (first.id, second.id)
+    assert (line.start_s, line.end_s) == (DAY_S + 660, DAY_S + 1200)
+    assert line.causes == {(table.INTERNET, table.CONNECT_TIMEOUT): 1080}
+    document = answer.document()["outages"][0]
+    assert document["layer"] == "internet"
+    assert document["reason"] == "connect-timeout"
+    assert document["start"] == "2025-11-22T01:11:00+01:00"
+    assert report.outages(city, HOUR, "hotspot", now_s=LATER_S).found == ()
+
+
+def test_boards_that_the_registry_does_not_know_are_not_hidden(town: Town) -> None:
+    city = _fill(town, (60, UP))
+    stranger = TestBoard("np-ffffffffffff", "", "")
+    fill_store(city, [_tell(stranger, (60, NO_LEASE))])
+    answer = report.uptime(city, HOUR)
+    assert [board.board for board in answer.strangers] == [stranger.id]
+    assert report.uptime(city, HOUR, "hotspot").strangers == ()
+    (found,) = report.outages(city, HOUR, now_s=LATER_S).found
+    assert found.document(answer.zone)["site"] is None
+
+
+def test_an_unknown_site_is_a_usage_error(town: Town) -> None:
+    city = _fill(town, (1, UP))
+    for ask in (report.uptime, report.outages):
+        with pytest.raises(UsageError, match="no site 'nowhere'"):
+            ask(city, HOUR, "nowhere")
+
+
+def _run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exited:
+        fleet.cli.main(["fleet", *arguments])
+    said = capsys.readouterr()
+    assert isinstance(exited.value.code, int)
+    return exited.value.code, said.out, said.err
+
+
+DAY = ("--from", "2025-11-22T01:00", "--to", "2025-11-22T02:00")
+
+
+def test_downtime_never_reads_as_100_percent(
+    town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    city = town.write()
+    board = town.boards[0]
+    # A day, bridged by reports that are far apart, with one second of downtime at its end.
+    raws = [board.report(DAY_S + 86_399 * n, period_s=65_535) for n in (0, 1)]
+    raws.append(board.report(DAY_S + 86_400, period_s=65_535, **NO_LEASE))
+    fill_store(city, [(board, raws)])
+    period = ("--from", "2025-11-22T01:00", "--to", "2025-11-23T01:00", "--city", str(town.folder))
+    code, out, err = _run(capsys, "uptime", *period)
+    assert (code, err) == (0, "")
+    line = next(line for line in out.splitlines() if board.id in line)
+    assert "99.998 %" in line
+    assert "100.0 %" in line
+    _, out, _ = _run(capsys, "uptime", *period, "--json")
+    document = json.loads(out)
+    assert document["ok"] is True
+    found = document["sites"][0]["boards"][0]
+    assert found["seconds"]["down"] == 1
+    assert found["availability"] == 86_399 / 86_400
+
+
+def test_tables_say_what_json_says(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
+    city = town.write()
+    fill_store(city, [_tell(board, (10, UP), (10, LINE_CUT), (5, UP)) for board in town.boards[:2]])
+    place = ("--city", str(town.folder), *DAY)
+    code, out, err = _run(capsys, "uptime", *place)
+    assert (code, err) == (0, "")
+    assert "Musterstadt, 2025-11-22 01:00:00 to 2025-11-22 02:00:00, Europe/Berlin" in out
+    site = next(line for line in out.splitlines() if line.startswith("Goethe-Schule"))
+    assert " ".join(site.split()[1:]) == "60.000 % 41.6 % 0:15:00 – 0:10:00 0:35:00 1"
+    hotspot = next(line for line in out.splitlines() if line.startswith("Hotspot"))
+    assert " ".join(hotspot.split()[1:]) == "– 0.0 % – – – 1:00:00 –"
+    code, out, _ = _run(capsys, "outages", *place)
+    assert "Goethe-Schule, line" in out
+    assert "internet: connect-timeout" in out
+    assert "01:20:00" in out
+    _, out, _ = _run(capsys, "outages", *place, "--json")
+    found = json.loads(out)["outages"]
+    assert [each["kind"] for each in found] == ["line", "board", "board"]
+    assert {each["length_s"] for each in found} == {600}
+    assert {each["end_by"] for each in found} == {"recovered"}
+
+
+def test_asking_before_anything_was_collected(
+    town: Town, capsys: pytest.CaptureFixture[str]
+) -> None:
+    town.write()
+    code, out, _ = _run(capsys, "uptime", "--city", str(town.folder), "--json")
+    assert code == 1
+    error = json.loads(out)["error"]
+    assert error["code"] == "store"
+    assert "fleet collect" in error["hint"]
