@@ -13,7 +13,7 @@ probe gave no result (`untested`, `probe-failed`) is no evidence against the lin
 
 All of it is SQL over integer seconds; `tests/fleet/reference.py` says the same slowly.
 
-Source: docs/ledger.md.
+Source: docs/fleet.md, "How time is counted".
 """
 
 # ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
