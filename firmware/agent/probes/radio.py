@@ -2,8 +2,8 @@
 
 A scan costs an ESP32 about two seconds off its channel; it runs before everything else in
 the cycle, so nothing is measured meanwhile, and the association survives it. Therefore
-every cycle scans, except that a board that is associated, or still about to be, does so at
-most every 20 s: with a short period there would be no time for anything else.
+every cycle scans, except that a board that has chosen an access point and not failed with it
+does so at most every 20 s: with a short period there would be no time for anything else.
 """
 
 from linkreport.table import NETWORK_NOT_FOUND, OK, RADIO, WEAK_SIGNAL
@@ -25,20 +25,20 @@ async def probe(port, config, evidence):
     now_ms = port.uptime_ms()
     holds = link.holds()
     evidence.access_point = link.access_point
-    if (holds or link.pends()) and now_ms - link.scanned_at_ms < _SCAN_EVERY_MS:
+    is_chosen = link.access_point and (holds or link.pends() or not link.requested)
+    if is_chosen and now_ms - link.scanned_at_ms < _SCAN_EVERY_MS:
         return _judged(port, config, link.access_point)
     best, held = choose(port.scan(), config.wlan, link.access_point if holds else None)
     if best is None and not holds and port.uptime_ms() < now_ms + config.deadline_ms["radio"]:
         await sleep_ms(_PAUSE_MS)  # one scan may miss a beacon
         best, held = choose(port.scan(), config.wlan, None)
     link.scanned_at_ms = port.uptime_ms()
-    if not holds:
-        evidence.access_point = best
-    elif held and _left_for(best, held, config):
+    if held and _left_for(best, held, config):
         link.drop()
-        evidence.access_point = best
-    elif held:
-        evidence.access_point = link.access_point = held
+        held = None
+    if held or not link.holds():
+        link.access_point = held or best
+    evidence.access_point = link.access_point
     # An association that stands proves more than a scan that did not see it.
     if evidence.access_point is None:
         return Result(NETWORK_NOT_FOUND, {})

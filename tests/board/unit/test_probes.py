@@ -12,7 +12,6 @@ from linkreport.table import (
     ASSOCIATION_TIMEOUT,
     BEACON_LOST,
     DEADLINE_PASSED,
-    DEADLINE_PASSED,
     GATEWAY_LOSS,
     GATEWAY_SILENT,
     GATEWAY_SLOW,
@@ -43,6 +42,9 @@ class ProbeTest(unittest.TestCase):
 
     def begin(self):
         self.link = Link(self.port)
+        self.begin_cycle()
+
+    def begin_cycle(self):
         self.evidence = Evidence(self.link)
 
     def probe(self, *modules):
