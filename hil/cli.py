@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fleet.cli.output import emit, json_option, result
 from fleet.errors import ConfigurationError
 from hil.board.application import TEXT, build_image
 from hil.board.board import DEFAULT_MAC, Board, Settings, serve
-from hil.board.run import HEAP_BYTES, die_with_parent
+from hil.board.run import HEAP_BYTES
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -51,7 +52,7 @@ def lab() -> None:
 @click.option(
     "--heap", "heap_bytes", type=click.IntRange(8192), default=HEAP_BYTES, help="Its heap in bytes."
 )
-@click.option("--with-parent", is_flag=True, help="End when the starting process ends.")
+@click.option("--with-parent", is_flag=True, help="End when standard input ends.")
 @json_option
 def board(with_parent: bool, as_json: bool, **options: Any) -> None:
     r"""Run a virtual ESP32 in the foreground until Ctrl-C.
@@ -62,8 +63,6 @@ def board(with_parent: bool, as_json: bool, **options: Any) -> None:
         esptool --port LINK flash-id
         mpremote connect LINK repl
     """
-    if with_parent:
-        die_with_parent()
     settings = Settings(**options)
     mac = settings.mac.hex(":")
 
@@ -82,15 +81,24 @@ def board(with_parent: bool, as_json: bool, **options: Any) -> None:
         }
         emit(document, lambda: result.print(text, markup=False, soft_wrap=True), as_json)
 
-    asyncio.run(_until_stopped(settings, ready))
+    asyncio.run(_until_stopped(settings, ready, with_parent=with_parent))
     raise KeyboardInterrupt
 
 
-async def _until_stopped(settings: Settings, ready: Callable[[Board], None]) -> None:
+async def _until_stopped(
+    settings: Settings, ready: Callable[[Board], None], *, with_parent: bool
+) -> None:
     loop = asyncio.get_running_loop()
     serving = loop.create_task(serve(settings, ready), name="board")
+
+    def parent_gone() -> None:
+        loop.remove_reader(sys.stdin.fileno())
+        serving.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, serving.cancel)
+    if with_parent:
+        loop.add_reader(sys.stdin.fileno(), parent_gone)  # nothing is ever written to it
     await asyncio.wait([serving])
     if not serving.cancelled():
         serving.result()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import tempfile
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from hil import tool
 from hil.board import flash, slip, task
 from hil.board.chip import Cause, Chip
 from hil.board.control import ControlServer
-from hil.board.error import ControlError
+from hil.board.error import ControlError, FlashFileError
 from hil.board.flash import Flash
 from hil.board.line import Line, PtyPort
 from hil.board.loader import SYNC_HEAD, Loader
@@ -97,6 +98,7 @@ class Board:
             timing = flash.INSTANT if settings.instant else flash.TYPICAL
             self._flash = Flash(self.flash_path, timing)
             stack.callback(self._flash.close)
+            self._reserve_flash()
             self._line = Line(not settings.instant, self._receive)
             stack.callback(self._line.close)
             self._line.ports.append(PtyPort(self._line, settings.link, self._port_closed))
@@ -150,6 +152,15 @@ class Board:
     def _temporary_flash(self, stack: contextlib.AsyncExitStack) -> Path:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="netzpuls-board-"))
         return Path(folder) / "flash.bin"
+
+    def _reserve_flash(self) -> None:
+        try:
+            fcntl.flock(self._flash.file_number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise FlashFileError(
+                f"flash file {self.flash_path} is in use by another board",
+                hint="give each board a file of its own: --flash FILE",
+            ) from error
 
     # Modes
 

@@ -28,7 +28,7 @@ _TCGETS2 = 0x802C542A  # struct termios2, whose speeds are plain numbers
 _SLICE_S = 0.01  # one wait covers this much of the line's time
 _NEAR_S = 0.0015  # sooner than a timer can be trusted: do it now, the debt is kept
 _DRIFT_S = 0.02  # how far a late timer may be caught up
-_REOPEN_S = 0.02  # how often a closed pty is looked at
+_REOPEN_S = 0.04  # how often a closed pty is looked at
 _STUCK_S = 0.3  # a host that opens the port and does not read loses what was sent
 
 
@@ -185,6 +185,8 @@ class PtyPort:
         finally:
             os.close(slave)  # held open, it would hide that the host closed the port
         self._link = link
+        self._poll = select.poll()
+        self._poll.register(self._master, select.POLLIN)
         self._is_open = False
         self._pending = bytearray()
         self._stuck: asyncio.TimerHandle | None = None
@@ -223,9 +225,7 @@ class PtyPort:
             self._flush()
 
     def _has_host(self) -> bool:
-        poll = select.poll()
-        poll.register(self._master, select.POLLIN)
-        events = poll.poll(0)
+        events = self._poll.poll(0)
         return not events or not events[0][1] & select.POLLHUP or bool(events[0][1] & select.POLLIN)
 
     def _await_host(self) -> None:

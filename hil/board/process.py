@@ -38,7 +38,7 @@ class BoardProcess:
         self.control = ControlClient(settings.control_path)
         self.rfc2217_port: int | None = None
         command = [sys.executable, "-m", "hil.board", "--with-parent", "--json"]
-        command += ["--link", str(settings.link), "--mac", settings.mac.hex(":")]
+        command += ["--link", str(settings.link.absolute()), "--mac", settings.mac.hex(":")]
         command += ["--heap", str(settings.heap_bytes)]
         for option, value in (
             ("--rfc2217", settings.rfc2217),
@@ -48,12 +48,12 @@ class BoardProcess:
             ("--micropython", settings.micropython),
         ):
             if value is not None:
-                command += [option, str(value)]
+                command += [option, str(value.absolute() if isinstance(value, Path) else value)]
         if settings.instant:
             command.append("--instant")
         self.process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # closed when this process ends: --with-parent
             stdout=subprocess.PIPE,
             cwd=Path(__file__).parents[2],
             start_new_session=True,
@@ -94,8 +94,9 @@ class BoardProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def __enter__(self) -> Self:
         return self

@@ -27,7 +27,11 @@ def begin(scope):
             del scope[name]
 
     kind = state["repl"]
-    if not _boot(console, scope, kind):
+    try:
+        anew = _boot(console, scope, kind)
+    except KeyboardInterrupt:  # between two programs
+        anew = False
+    if not anew:
         kind = _serve(console, scope, kind)
     print("MPY: soft reboot")
     channel.call("soft-reset", repl=kind)

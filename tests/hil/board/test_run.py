@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,8 @@ from pathlib import Path
 import pytest
 import serial
 
-from hil.board import nvs
+from fleet.errors import BenchError
+from hil.board import BoardProcess, Settings, nvs
 from hil.board.flash import INSTANT, Flash
 from hil.board.image import read_partitions
 from tests.hil.board.desk import Desk
@@ -263,6 +265,22 @@ def test_a_board_ends_with_its_parent(tmp_path: Path) -> None:
     parent.wait()
     parent.stdout.close()
     until(lambda: not is_alive(board))
+    until(lambda: not (tmp_path / "np").is_symlink())
+
+
+def test_a_board_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
+    started: list[BoardProcess] = []
+    settings = Settings(link=tmp_path / "np", instant=True)
+    thread = threading.Thread(target=lambda: started.append(BoardProcess(settings)))
+    thread.start()
+    thread.join()
+    with started[0] as board:
+        assert board.control.state()["power"] is True
+
+
+def test_two_boards_do_not_share_a_flash(start: Callable[..., Desk], desk: Desk) -> None:
+    with pytest.raises(BenchError, match="in use by another board"):
+        start(flash=Path(desk.control.state()["flash"]))
 
 
 def test_a_program_can_turn_ctrl_c_off(desk: Desk) -> None:
