@@ -25,6 +25,10 @@ _RESEND_MOST_MS = 300000
 _BACKOFF_MS = 1000
 _BACKOFF_MOST_MS = 30000
 _LINK_POLL_MS = 200
+_TLS_FAILURES = {
+    -0x2700: "the broker's certificate is not to be trusted",
+    -0x7780: "the broker refused our certificate",
+}
 
 
 class Uplink:
@@ -68,7 +72,7 @@ class Uplink:
                 await self._connection()
             except (OSError, EOFError, MqttError, TimeoutError, ValueError) as error:
                 # A broker out of reach is no fault of ours; the console may know all the same.
-                print("netzpuls: uplink:", type(error).__name__, error)
+                print("netzpuls: uplink:", _told(error))
             gc.collect()
             self._failures += 1
             most_ms = min(_BACKOFF_MOST_MS, _BACKOFF_MS << min(self._failures - 1, 10))
@@ -197,6 +201,13 @@ class Uplink:
         if ack.seq >= self._spool.first_seq_of_boot:  # no recording of an older one can be that
             self._heard(ack.time_s)
         self.fresh.set()
+
+
+def _told(error):
+    """Return what happened, in one line; mbedTLS knows only numbers."""
+    if isinstance(error, OSError) and error.errno in _TLS_FAILURES:
+        return _TLS_FAILURES[error.errno]
+    return "%s %s" % (type(error).__name__, " ".join(str(error).split()))
 
 
 def _read(path):

@@ -132,7 +132,9 @@ class Site:
     def __exit__(self, *_: object) -> None:
         for board in self._boards:
             board.kill()
-            board.communicate()
+            board.wait()
+            if board.stdout:
+                board.stdout.close()
         self.kill_broker()
         self._router.close()
         self._internet.close()

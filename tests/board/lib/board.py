@@ -43,7 +43,7 @@ def serve():
     board = Agent(port, root, port.boot())
     try:
         asyncio.run(asyncio.wait_for(board.serve(), int(seconds)))
-    except TimeoutError:
+    except asyncio.TimeoutError:
         spool = board.spool
         document = {"made": spool.last_seq, "spooled": spool.waiting, "errors": board.faults.count}
         print("STOPPED", json.dumps(document))

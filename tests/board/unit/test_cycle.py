@@ -51,6 +51,7 @@ class FakeProbe:
         if self._act:
             raise self._act
         await asyncio.sleep(60)
+        return Result(OK, {})
 
 
 class FakeSpool:

@@ -169,7 +169,7 @@ class SessionTest(unittest.TestCase):
     def test_a_wrong_packet_id_is_an_error(self):
         async def act(session, stream):
             await self._connect(session, stream)
-            stream.write = lambda content: setattr(stream, "incoming", b"\x40\x02\x00\x09")
+            stream.write = lambda _: setattr(stream, "incoming", b"\x40\x02\x00\x09")
             await session.publish("a/report", b"x")
 
         self.assertIn("another packet", self.refused(CONNACK_OK, act))
@@ -177,7 +177,7 @@ class SessionTest(unittest.TestCase):
     def test_a_refused_subscription_is_an_error(self):
         async def act(session, stream):
             await self._connect(session, stream)
-            stream.write = lambda content: setattr(stream, "incoming", b"\x90\x03\x00\x01\x80")
+            stream.write = lambda _: setattr(stream, "incoming", b"\x90\x03\x00\x01\x80")
             await session.subscribe("a/ack")
 
         self.assertIn("refused the subscription", self.refused(CONNACK_OK, act))

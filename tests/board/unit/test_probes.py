@@ -284,7 +284,7 @@ class GatewayTest(ProbeTest):
         self.assertEqual(self.ping().reason, OK)
 
     def test_slow(self):
-        self.port.ticks_us_since = lambda start: 100001
+        self.port.ticks_us_since = lambda _: 100001
         self.assertEqual(self.ping().reason, GATEWAY_SLOW)
 
     def test_the_request_is_a_right_echo_request(self):
