@@ -159,18 +159,23 @@ class Spool:
             there is none to send.
         Raises:  OSError: the flash cannot be read.
         """
-        seq = max(seq, self.oldest_seq)
-        for first, end in self._holes:
-            if first <= seq < end:
-                seq = end
-        if seq >= self.next_seq:
-            return b"", seq
+        while True:
+            seq = self._after_hole(max(seq, self.oldest_seq))
+            if seq >= self.next_seq:
+                return b"", seq
+            parts, seq = self._read(seq, max_bytes)
+            if parts:  # if not, the flash lost them: on with what comes after
+                return b"".join(parts), seq
+
+    def _read(self, seq, max_bytes):
+        """Read reports of one segment; return them and the sequence number after them."""
         index = len(self._firsts) - 1
         while self._firsts[index] > seq:
             index -= 1
         segment = self._firsts[index]
         end_seq = self._firsts[index + 1] if index + 1 < len(self._firsts) else self.next_seq
         parts = []
+        holes = []
         size = 0
         with self._files.open(_name(segment)) as file:
             if self._read_at and self._read_at[:2] == (seq, segment):
@@ -181,20 +186,24 @@ class Spool:
             while at < end_seq:
                 record = self._record(file, at)
                 if record is None:
-                    self._lose(at, end_seq)
+                    holes.append((at, end_seq))
                     break
-                if at >= seq:
-                    if parts and size + len(record) + TAG_BYTES > max_bytes:
+                raw = record[:-TAG_BYTES] + link + record[-TAG_BYTES:]
+                if at >= seq and self._after_hole(at) == at:
+                    if parts and size + len(raw) > max_bytes:
                         break
-                    parts += (record[:-TAG_BYTES], link, record[-TAG_BYTES:])
-                    size += len(record) + TAG_BYTES
+                    if wire.sealed(raw, self._seal):
+                        parts.append(raw)
+                        size += len(raw)
+                    else:  # the collector would refuse it for ever
+                        holes.append((at, at + 1))
                 link = record[-TAG_BYTES:]
                 offset += len(record)
                 at += 1
         self._read_at = (at, segment, offset, link)
-        if not parts:  # the flash lost what was asked for: on with what comes after
-            return self.batch(seq, max_bytes)
-        return b"".join(parts), at
+        for hole in holes:
+            self._lose(*hole)
+        return parts, at
 
     def acknowledge(self, seq):
         """Forget all reports up to a sequence number; a segment goes when all of it may.
@@ -217,6 +226,13 @@ class Spool:
         if len(record) != start[1] + TAG_BYTES:
             return None
         return record if struct.unpack(">HI", record[2:8]) == (self._key_id, seq) else None
+
+    def _after_hole(self, seq):
+        """Return the sequence number, or where the hole ends that it lies in."""
+        for first, end in self._holes:
+            if first <= seq < end:
+                seq = end
+        return seq
 
     def _lose(self, first, end):
         """Note a hole that the flash made."""

@@ -3,7 +3,8 @@
 A scan costs an ESP32 about two seconds off its channel; it runs before everything else in
 the cycle, so nothing is measured meanwhile, and the association survives it. Therefore
 every cycle scans, except that a board that has chosen an access point and not failed with it
-does so at most every 20 s: with a short period there would be no time for anything else.
+does so at most every 20 s, and one that is associated only where the deadline allows for it:
+with a short period there would be no time for anything else.
 """
 
 from linkreport.table import NETWORK_NOT_FOUND, OK, RADIO, WEAK_SIGNAL
@@ -14,6 +15,7 @@ from . import Result
 LAYER = RADIO
 NEEDS = 0
 
+_SCAN_MS = 2500
 _SCAN_EVERY_MS = 20000
 _PAUSE_MS = 100
 _ROAM_DB = 10
@@ -26,7 +28,8 @@ async def probe(port, config, evidence):
     holds = link.holds()
     evidence.access_point = link.access_point
     is_chosen = link.access_point and (holds or link.pends() or not link.requested)
-    if is_chosen and now_ms - link.scanned_at_ms < _SCAN_EVERY_MS:
+    has_no_time = holds and config.deadline_ms["radio"] < _SCAN_MS
+    if is_chosen and (has_no_time or now_ms - link.scanned_at_ms < _SCAN_EVERY_MS):
         return _judged(port, config, link.access_point)
     best, held = choose(port.scan(), config.wlan, link.access_point if holds else None)
     if best is None and not holds and port.uptime_ms() < now_ms + config.deadline_ms["radio"]:

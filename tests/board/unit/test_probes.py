@@ -117,8 +117,24 @@ class RadioTest(ProbeTest):
 
         self.assertEqual(asyncio.run(run()).reason, NETWORK_NOT_FOUND)
 
+    def test_a_short_period_leaves_no_time_to_scan_again_while_associated(self):
+        for period_s, scans in ((2, 1), (60, 2)):
+            self.port.calls.clear()
+            self.configure(period_s=period_s)
+            asyncio.run(self.look_again(self.port.networks))
+            self.assertEqual(self.port.calls.count("scan"), scans)
+
+    async def look_again(self, networks):
+        self.begin()
+        for module in (radio, association):
+            await module.probe(self.port, self.config, self.evidence)
+        self.link.scanned_at_ms -= 60000
+        self.port.networks = networks
+        return await radio.probe(self.port, self.config, self.evidence)
+
     def test_an_association_is_seen_although_the_scan_missed_it(self):
         async def run():
+            self.configure(period_s=60)
             self.begin()
             for module in (radio, association):
                 await module.probe(self.port, self.config, self.evidence)
@@ -131,6 +147,8 @@ class RadioTest(ProbeTest):
         self.assertEqual(result.measures, {"rssi_dbm": -70, "channel": 6, "bssid": OWN})
 
     def roam(self, own_dbm, far_dbm):
+        self.configure(period_s=60)
+
         async def run():
             self.begin()
             self.port.networks = [(b"Schule", OWN, 6, -55, ports.PERSONAL)]

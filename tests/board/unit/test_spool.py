@@ -296,6 +296,19 @@ class SpoolTest(unittest.TestCase):
         self.assertEqual(spool.oldest_seq, 9)
         self.assertEqual(wire.unpack(make(spool)).oldest_seq, 9)
 
+    def test_a_report_that_the_flash_altered_is_not_sent(self):
+        spool = self.open()
+        made = [make(spool) for _ in range(9)]
+        name = "00000005.seg"
+        content = bytearray(self.files.content[name])
+        content[38 + 88 + 40] ^= 1
+        self.files.content[name] = bytes(content)
+        for _ in range(2):
+            self.assertEqual(drained(spool), made[:5] + made[6:])
+            self.assertEqual((spool.lost, spool.waiting), (1, 8))
+        spool.acknowledge(5)
+        self.assertEqual(spool.oldest_seq, 7)
+
     def test_strange_files_go(self):
         self.files.content = {"00000001.seg": b"", "x": b"abc", "00000007.seg": bytes(60)}
         spool = self.open()
