@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import tomli_w
@@ -54,6 +55,7 @@ TARGET_NAME = "probe.netzpuls.example"
 
 _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schule")
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
+_BAUD = 2_000_000  # the fastest that common adapters do
 _FIRST_MAC = 0x240AC4100001  # 24:0a:c4 is one of Espressif's ranges
 _READY_S = 30.0
 _STOP_S = 10.0
@@ -172,9 +174,10 @@ class VirtualCity:
         return found
 
     def flash(self, on_progress: Callable[[VirtualBoard, Progress], None]) -> list[Flashed]:
-        """Flash, test and enrol all boards side by side, then give their keys to the gateway."""
+        """Flash, test and enrol all boards side by side; each one's key goes to the gateway."""
         image = self.folder / "stand-in.bin"
         image.write_bytes(application.build_image())
+        preparing = Lock()
 
         def one(board: VirtualBoard) -> Flashed:
             request = FlashRequest(
@@ -184,13 +187,15 @@ class VirtualCity:
                 room=board.place.room,
                 role=board.place.role,
                 image=image,
+                baud=_BAUD,
             )
-            return flash_board(request, lambda progress: on_progress(board, progress))
+            flashed = flash_board(request, lambda progress: on_progress(board, progress))
+            with preparing:
+                self._prepare()
+            return flashed
 
         with ThreadPoolExecutor(len(self.boards), "flash") as pool:
-            flashed = list(pool.map(one, self.boards))
-        self._prepare()
-        return flashed
+            return list(pool.map(one, self.boards))
 
     def line(self, site: str, *, up: bool) -> None:
         """Cut or restore a site's internet line."""

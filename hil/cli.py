@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from fleet.cli import EXIT_INTERRUPTED
 from fleet.cli.output import emit, json_option, result
 from fleet.errors import ConfigurationError
 from hil.board.application import TEXT, build_image
@@ -54,7 +55,7 @@ def lab() -> None:
 )
 @click.option("--with-parent", is_flag=True, help="End when standard input ends.")
 @json_option
-def board(with_parent: bool, as_json: bool, **options: Any) -> None:
+def board(with_parent: bool, as_json: bool, **options: Any) -> int:
     r"""Run a virtual ESP32 in the foreground until Ctrl-C.
 
     The real esptool and mpremote use it as they use a real one:
@@ -82,7 +83,7 @@ def board(with_parent: bool, as_json: bool, **options: Any) -> None:
         emit(document, lambda: result.print(text, markup=False, soft_wrap=True), as_json)
 
     asyncio.run(_until_stopped(settings, ready, with_parent=with_parent))
-    raise KeyboardInterrupt
+    return EXIT_INTERRUPTED
 
 
 async def _until_stopped(

@@ -221,7 +221,7 @@ class _Outcome:
 @click.option(
     "--seconds",
     type=click.IntRange(15, 3600),
-    default=28,
+    default=22,
     show_default=True,
     help="How long the boards report.",
 )
@@ -366,10 +366,9 @@ def _collect(city: VirtualCity, outcome: _Outcome, period: Period) -> None:
 
 def _show(outcome: _Outcome) -> None:
     if outcome.uptime and outcome.outages:
-        known = inventory.load(outcome.folder / "city")
-        fleet_cli._print_uptime(known.city.name, outcome.uptime)
+        fleet_cli.show_uptime(outcome.uptime)
         result.print()
-        fleet_cli._print_outages(known, outcome.outages)
+        fleet_cli.show_outages(outcome.outages)
     made, stored = sum(outcome.made.values()), sum(map(len, outcome.stored.values()))
     result.print()
     result.print(

@@ -225,10 +225,9 @@ class Interpreter:
     def _set_interrupt(self, request: Request) -> None:
         self._interrupt_char = int(request["char"])
         self._is_raw = bool(request.get("raw"))
-        if self._is_booting and self._interrupt_char >= 0:
-            self._is_booting = False
-            if self._is_interrupted_early:
-                self._loop.call_soon(self._interrupt)
+        if self._is_interrupted_early and self._interrupt_char >= 0:
+            self._is_interrupted_early = False
+            self._loop.call_soon(self._interrupt)
 
     # Requests of the shims
 
@@ -267,6 +266,9 @@ class Interpreter:
             operation = request.pop("op")
             if operation == "interrupt":
                 self._set_interrupt(request)
+                return {"value": None}
+            if operation == "booted":
+                self._is_booting = self._is_interrupted_early = False
                 return {"value": None}
             return {"value": self._request(operation, request)}
         except RequestError as error:

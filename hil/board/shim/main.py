@@ -60,6 +60,7 @@ def _boot(console, scope, kind):
 
 def _serve(console, scope, kind):
     """Serve one REPL after the other; return the kind to begin with after the soft reset."""
+    channel.call("booted")
     while True:
         try:
             following = (console.raw if kind == "raw" else console.friendly)(scope)
