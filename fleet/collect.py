@@ -36,6 +36,12 @@ KEYS_FOLDER = "keys"
 Progress = Callable[["Collected"], None]
 
 
+class CollectionError(NetzpulsError):
+    """Some gateways, or all, could not be collected; each has its own error."""
+
+    code = "gateways-failed"
+
+
 @dataclass
 class Collected:
     """What came from one gateway, so far.

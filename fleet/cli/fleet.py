@@ -18,7 +18,13 @@ from rich.text import Text
 from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP, reason_name
 from fleet import inventory, period, report
 from fleet.cli.output import city_option, emit, json_option, progress, result
-from fleet.collect import DEFAULT_PARALLEL, DEFAULT_TIMEOUT_S, Collected, collect
+from fleet.collect import (
+    DEFAULT_PARALLEL,
+    DEFAULT_TIMEOUT_S,
+    Collected,
+    CollectionError,
+    collect,
+)
 from fleet.outage import Outage
 from fleet.period import Period, duration, shown
 from fleet.report import Outages, PlacedOutage, Tally, Uptime
@@ -99,18 +105,19 @@ def collect_command(
             parallel=parallel,
             on_progress=display.show,
         )
-    failed = [each for each in found if each.error]
-    document = {"ok": not failed, "gateways": [each.document() for each in found]}
-    emit(document, lambda: _print(_collected_table(found)), as_json)
-    if failed:
-        progress.print(
-            f"{len(failed)} of {len(found)} gateways failed: "
-            + ", ".join(each.gateway for each in failed),
-            style="bold red",
-            markup=False,
-            soft_wrap=True,
-        )
-    return 1 if failed else 0
+    failed = [each.gateway for each in found if each.error]
+    document: dict[str, Any] = {"gateways": [each.document() for each in found]}
+    if not failed:
+        emit(document, lambda: _print(_collected_table(found)), as_json)
+        return 0
+    error = CollectionError(
+        f"{len(failed)} of {len(found)} gateways failed: {', '.join(failed)}",
+        hint="what to do about each stands above; what came is kept, run the command again",
+    )
+    emit(error.document() | document, lambda: _print(_collected_table(found)), as_json)
+    if not as_json:
+        raise error
+    return error.exit_code
 
 
 @fleet.command()

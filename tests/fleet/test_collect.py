@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+import fleet.cli
 from fleet import collect as module
 from fleet import ssh, store
 from fleet.collect import Collected, collect
@@ -324,6 +325,29 @@ def test_a_host_that_talks_before_it_answers(town: Town, tmp_path: Path) -> None
     (result,) = collect(town.write())
     assert isinstance(result.error, TransferError)
     assert "Welcome to gw-1" in result.error.message
+
+
+def test_a_partial_failure_says_who_and_why_and_keeps_the_rest(
+    town: Town, login: Login, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _fill(town, 4)
+    login.gateway(town, "gw-2", command="/opt/no-such/netzpuls")
+    town.write()
+    place = ("fleet", "collect", "--city", str(town.folder))
+    with pytest.raises(SystemExit, match="1"):
+        fleet.cli.main([*place, "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert document["error"]["code"] == "gateways-failed"
+    good, bad = document["gateways"]
+    assert (good["ok"], good["new"]) == (True, 4)
+    assert (bad["ok"], bad["error"]["code"]) == (False, "host-failed")
+    with pytest.raises(SystemExit, match="1"):
+        fleet.cli.main(list(place))
+    said = capsys.readouterr()
+    assert [line.split()[-1] for line in said.out.splitlines()[1:]] == ["good", "failed"]
+    assert "cannot run '/opt/no-such/netzpuls'" in said.err
+    assert "error: 1 of 2 gateways failed: gw-2" in said.err
 
 
 def test_ctrl_c_ends_the_command_on_the_host(town: Town, tmp_path: Path) -> None:
