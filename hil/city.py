@@ -35,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet import authority, file, inventory
 from fleet.errors import BenchError, NetzpulsError
-from fleet.gateway import prepare
+from fleet.gateway import leash, prepare
 from fleet.gateway.settings import Folder
 from fleet.inventory import Role
 from fleet.text import printable
@@ -355,7 +355,15 @@ class VirtualCity:
     def _gateway_process(self) -> Iterator[subprocess.Popen[bytes]]:
         with (self.folder / "gateway.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "fleet.cli", "gateway", "run", "--dir", self.gateway.path],
+                leash.command(
+                    sys.executable,
+                    "-m",
+                    "fleet.cli",
+                    "gateway",
+                    "run",
+                    "--dir",
+                    str(self.gateway.path),
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
