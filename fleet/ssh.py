@@ -33,6 +33,7 @@ from typing import Any, BinaryIO, NoReturn, Self
 
 import paramiko
 from fabric import Config, Connection  # type: ignore[import-untyped]
+from paramiko.hostkeys import InvalidHostKey
 from paramiko.pkey import UnknownKeyType
 from paramiko.ssh_exception import (
     AuthenticationException,
@@ -54,7 +55,7 @@ _EXIT_S = 5.0
 _BUFFER_BYTES = 1 << 16
 # `timeout` on the other side: after its time it says TERM, and KILL so much later.
 _KILL_AFTER_S = 2
-_TIMED_OUT = {124, 137}
+_TIMED_OUT = 124
 _NOT_FOUND = {126, 127}
 
 # Paramiko reports to whoever listens, and without a handler Python prints it, traceback included.
@@ -194,32 +195,38 @@ class Session:
     def _connect(self, host: Host, jump: Connection | None) -> None:
         deadlines = self.deadlines
         key = _identity(host.identity_file) if host.identity_file else None
-        connection = Connection(
-            host.address,
-            user=host.user,
-            port=host.port,
-            config=_config(),
-            gateway=jump,
-            connect_kwargs={
-                # Not Fabric's connect_timeout, which it rounds down to whole seconds.
-                "timeout": min(deadlines.connect_s, self.remaining_s),
-                "banner_timeout": deadlines.banner_s,
-                "auth_timeout": deadlines.auth_s,
-                "channel_timeout": deadlines.channel_s,
-                "pkey": key,
-                "allow_agent": key is None,
-                "look_for_keys": host.identity_file is None,
-            },
-        )
-        connection.client.set_missing_host_key_policy(_Strict(host))
-        if host.host_key:
-            connection.client.get_host_keys().add(host.name, *_public(host))
-        else:
-            for path in self._known_hosts:
-                _load_known_hosts(connection.client, path.expanduser())
-        self._connections.append(connection)
         with self._explained(host):
-            connection.open()
+            connection = Connection(
+                host.address,
+                user=host.user,
+                port=host.port,
+                config=_config(),
+                gateway=jump,
+                connect_kwargs={
+                    # Not Fabric's connect_timeout, which it rounds down to whole seconds.
+                    "timeout": min(deadlines.connect_s, self.remaining_s),
+                    "banner_timeout": deadlines.banner_s,
+                    "auth_timeout": deadlines.auth_s,
+                    "channel_timeout": deadlines.channel_s,
+                    "pkey": key,
+                    "allow_agent": key is None,
+                    "look_for_keys": host.identity_file is None,
+                },
+            )
+            connection.client.set_missing_host_key_policy(_Strict(host))
+            for kind, public in _expected_keys(host, self._known_hosts):
+                connection.client.get_host_keys().add(host.name, kind, public)
+            self._connections.append(connection)
+            try:
+                connection.open()
+            except (BadHostKeyException, AuthenticationException, ChannelException):
+                raise
+            except SSHException as error:
+                # Paramiko has no error of its own for having no key to show either.
+                transport = connection.client.get_transport()
+                if transport is not None and transport.initial_kex_done:
+                    raise AuthenticationException(str(error)) from None
+                raise
             if self._closed:
                 raise SSHException("closed while it connected")
 
@@ -272,7 +279,7 @@ class Command:
         code = self._channel.exit_status if self._channel.exit_status_ready() else -1
         if code == 0:
             return
-        if not session.remaining_s or code in _TIMED_OUT:
+        if not session.remaining_s or code == _TIMED_OUT:
             raise session.timed_out()
         if code < 0:
             raise HostError(
@@ -396,6 +403,12 @@ def _explain(host: Host, error: Exception, waited_s: float) -> NoReturn:
             },
         ) from None
     if isinstance(error, AuthenticationException):
+        if host.identity_file and _identity(host.identity_file) is None:
+            raise HostError(
+                f"{where}: the key {host.identity_file} has a passphrase and is not in an "
+                "ssh-agent",
+                hint=f"ssh-add {host.identity_file}",
+            ) from None
         key = f"the key {host.identity_file}" if host.identity_file else "a key of your agent"
         raise HostError(
             f"{where} does not let {host.user} in: {printable(str(error))}",
@@ -443,13 +456,31 @@ def _public(host: Host) -> tuple[str, paramiko.PKey]:
         ) from None
 
 
-def _load_known_hosts(client: paramiko.SSHClient, path: Path) -> None:
-    try:
-        client.load_system_host_keys(str(path))
-    except FileNotFoundError:
+def _expected_keys(host: Host, known_hosts: Sequence[Path]) -> Iterator[tuple[str, paramiko.PKey]]:
+    if host.host_key:
+        yield _public(host)
         return
+    for path in (each.expanduser() for each in known_hosts):
+        with contextlib.suppress(FileNotFoundError):
+            found = _known_hosts(path, path.stat().st_mtime_ns).lookup(host.name)
+            yield from (found or {}).items()
+
+
+@lru_cache
+def _known_hosts(path: Path, _changed_ns: int) -> paramiko.HostKeys:
+    """Read a known_hosts file, once as long as it does not change.
+
+    Raises: ConfigurationError: it cannot be read.
+    """
+    try:
+        return paramiko.HostKeys(str(path))
     except OSError as error:
         raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+    except InvalidHostKey as error:
+        raise ConfigurationError(
+            f"{path} has a line that is no host key: {printable(str(error.line), 80)}",
+            hint="mend or remove that line",
+        ) from None
 
 
 @lru_cache

@@ -345,8 +345,10 @@ def _locked(path: Path, kind: int, patience_s: float) -> Iterator[int | None]:
 
     Raises: StoreError: the file cannot be made.
     """
+    # Who may only read the store may share its lock, too.
+    mode = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
         raise StoreError(f"cannot open {path}: {error.strerror}") from None
     try:

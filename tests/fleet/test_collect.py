@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -249,6 +250,23 @@ def test_a_host_key_that_is_none_is_a_configuration_error(town: Town) -> None:
     assert "host_key" in result.error.message
 
 
+def test_a_known_hosts_file_that_is_none_is_named(
+    town: Town, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "known_hosts").write_text("host ssh-ed25519 A\n")
+    del town.gateways["gw-1"]["host_key"]
+    (result,) = collect(town.write())
+    assert result.error is not None
+    assert "known_hosts has a line that is no host key" in result.error.message
+
+
+def test_a_host_that_is_none_is_an_error_not_a_defect(town: Town) -> None:
+    town.gateway("gw-1", host="root@127.0.0.1")
+    assert "gateway gw-1" in _fails(town).message
+
+
 @pytest.mark.parametrize("known", [True, False])
 def test_a_jump_host_proves_itself_too(
     town: Town, login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
@@ -289,6 +307,35 @@ def test_a_key_that_is_not_let_in(town: Town, tmp_path: Path) -> None:
     (result,) = collect(town.write())
     assert result.error is not None
     assert "cannot read the key" in result.error.message
+
+
+def test_a_key_with_a_passphrase_comes_from_the_agent(
+    town: Town, login: Login, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = [shutil.which(name) for name in ("ssh-agent", "ssh-add", "ssh-keygen")]
+    if not all(tools):
+        pytest.skip("needs OpenSSH's client: sudo apt install openssh-client")
+    locked = tmp_path / "locked"
+    shutil.copy(login.identity, locked)
+    locked.chmod(0o600)
+    subprocess.run(["ssh-keygen", "-q", "-p", "-N", "secret", "-f", locked], check=True)
+    town.gateway("gw-1", identity_file=str(locked))
+    _fill(town, 2)
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    error = _fails(town)
+    assert f"{locked} has a passphrase and is not in an ssh-agent" in error.message
+    assert error.hint == f"ssh-add {locked}"
+    socket_path = tmp_path / "agent"
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket_path], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for(socket_path.exists)
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(socket_path))
+        subprocess.run(["ssh-add", "-q", login.identity], check=True)
+        (result,) = collect(town.write())
+    finally:
+        agent.terminate()
+        agent.wait()
+    assert (result.error, result.new) == (None, 2)
 
 
 def test_a_host_without_netzpuls(town: Town) -> None:
