@@ -231,7 +231,7 @@ def ensure(folder: Path, city_id: str) -> Authority:
     Raises: AuthorityError: its files do not fit together or cannot be read or written.
     """
     try:
-        secrets = file.private_folder(folder / SECRETS_FOLDER)
+        secrets = file.secret_folder(folder / SECRETS_FOLDER)
         with file.locked(secrets):
             key_path, certificate_path = secrets / KEY_FILE, folder / CERTIFICATE_FILE
             if not key_path.exists() and not certificate_path.exists():

@@ -46,13 +46,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def private_folder(folder: Path) -> Path:
-    """Make sure that a folder is there, that only its owner can look into it, and that git does not.
-
-    People keep the folders around it in git.
-    """
+    """Make sure that a folder is there and that only its owner can look into it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_mode & 0o077:
         folder.chmod(0o700)
+    return folder
+
+
+def secret_folder(folder: Path) -> Path:
+    """Make a private folder that git does not see, inside one that people keep in git."""
+    private_folder(folder)
     ignore = folder / ".gitignore"
     if not ignore.exists():
         write(ignore, "*\n")

@@ -295,7 +295,7 @@ class VirtualCity:
         }
         self.city.mkdir()
         file.write(self.city / inventory.INVENTORY_FILE, tomli_w.dumps(document))
-        secret = file.private_folder(self.city / inventory.SECRETS_FOLDER)
+        secret = file.secret_folder(self.city / inventory.SECRETS_FOLDER)
         file.write(secret / "wlan.toml", tomli_w.dumps({"key": {"school": wlan_key}}), file.PRIVATE)
 
     def _prepare(self, broker_port: int | None = None) -> None:

@@ -49,7 +49,7 @@ class Enrolment:
 
     def __enter__(self) -> Self:
         try:
-            file.private_folder(self._key_path.parent.parent)
+            file.secret_folder(self._key_path.parent.parent)
             file.private_folder(self._key_path.parent)
             self._certificate_path.parent.mkdir(exist_ok=True)
             file.write(self._staged_key, self._report_key.hex() + "\n", file.PRIVATE)

@@ -28,7 +28,7 @@ def test_first_use_makes_a_private_key_that_only_its_owner_reads(tmp_path: Path)
     authority.ensure(tmp_path, "musterstadt")
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     assert stat.S_IMODE((tmp_path / "secrets/ca.key").stat().st_mode) == 0o600
-    assert {path.name for path in (tmp_path / "secrets").iterdir()} == {"ca.key"}
+    assert {path.name for path in (tmp_path / "secrets").iterdir()} == {".gitignore", "ca.key"}
     assert {path.name for path in tmp_path.iterdir()} == {"ca.pem", "secrets"}
 
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_git_never_sees_what_lies_in_a_private_folder(tmp_path: Path) -> None:
+def test_git_never_sees_what_lies_in_a_secret_folder(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
-    secrets = file.private_folder(tmp_path / "secrets")
+    secrets = file.secret_folder(tmp_path / "secrets")
     file.write(secrets / "ca.key", "secret", file.PRIVATE)
     file.write(tmp_path / "inventory.toml", "version = 1")
     seen = subprocess.run(

@@ -61,6 +61,7 @@ def city(tmp_path: Path) -> Path:
     folder = tmp_path / "city"
     (folder / "secrets").mkdir(parents=True, mode=0o700)
     (folder / "inventory.toml").write_text(INVENTORY)
+    (folder / "secrets" / ".gitignore").write_text("*\n")
     (folder / "secrets" / "wlan.toml").write_text(f'[key]\nschool = "{WLAN_KEY}"\n')
     return folder
 
