@@ -3,6 +3,7 @@
     <city>/store/netzpuls.duckdb   table `report`, table `cursor`
     <city>/store/writer.lock       held while a collection runs; names its process
     <city>/store/file.lock         held for the moments in which the file is open
+    <city>/store/turn.lock         held while waiting for file.lock, so that nobody overtakes
 
 One collection at a time writes; it opens the file for each piece only, so that any number of
 readers can work between two pieces. A report is known by (device, key_id, seq). The table has
@@ -35,7 +36,7 @@ STORE_FILE = "netzpuls.duckdb"
 SCHEMA_VERSION = 1
 
 # A writer opens the file for some ten milliseconds, a reader for as long as its query runs.
-_PATIENCE_S = 20.0
+_PATIENCE_S = 60.0
 _POLL_S = 0.02
 
 _LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
@@ -167,8 +168,14 @@ class Store:
                     f"process {path.read_text().strip() or '?'} is writing to {self.path}",
                     hint="wait until that collection has ended, then run the command again",
                 )
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, b"%d\n" % os.getpid())
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, b"%d\n" % os.getpid())
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write to {self.folder}: {error.strerror}",
+                    hint="look at free space and rights there",
+                ) from None
             with duckdb.connect() as memory:
                 yield Writer(self, memory)
 
@@ -178,12 +185,15 @@ class Store:
 
         Raises: StoreError: it is in use for too long, or DuckDB cannot use it.
         """
-        with _locked(self.folder / "file.lock", kind, _PATIENCE_S) as descriptor:
-            if descriptor is None:
-                raise StoreError(
-                    f"{self.path} has been in use for {_PATIENCE_S:.0f} s",
-                    hint=f"see who has it with: fuser -v {self.path}",
-                )
+        with contextlib.ExitStack() as stack:
+            # A writer at work wants the file again at once; without turns no reader gets it.
+            with _locked(self.folder / "turn.lock", fcntl.LOCK_EX, _PATIENCE_S) as turn:
+                lock = _locked(self.folder / "file.lock", kind, _PATIENCE_S)
+                if turn is None or stack.enter_context(lock) is None:
+                    raise StoreError(
+                        f"{self.path} has been in use for {_PATIENCE_S:.0f} s",
+                        hint=f"see who has it with: fuser -v {self.path}",
+                    )
             try:
                 yield
             except (duckdb.OperationalError, duckdb.ConnectionException) as error:
@@ -345,16 +355,24 @@ def _locked(path: Path, kind: int, patience_s: float) -> Iterator[int | None]:
 
     Raises: StoreError: the file cannot be made.
     """
-    # Who may only read the store may share its lock, too.
-    mode = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR
-    try:
-        descriptor = os.open(path, mode | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise StoreError(f"cannot open {path}: {error.strerror}") from None
+    descriptor = _opened(path)
     try:
         yield descriptor if _lock(descriptor, kind, time.monotonic() + patience_s) else None
     finally:
         os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """Open a lock file; for reading is enough for who may only read the store."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except PermissionError:
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        reason = "permission denied"
+    except OSError as error:
+        reason = str(error.strerror)
+    raise StoreError(f"cannot open {path}: {reason}", hint="look at free space and rights there")
 
 
 def _lock(descriptor: int, kind: int, until: float) -> bool:

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import duckdb
@@ -15,10 +16,11 @@ import pytest
 
 from fleet import store
 from fleet.errors import StoreError
-from fleet.store import Cursor, Gap, Ingested, Store
+from fleet.store import Cursor, Gap, Ingested, Store, Writer
 from tests.fleet.town import DAY_S, TestBoard, verified
 
 CURSOR = Cursor("database", 1)
+ROOT = str(Path(__file__).parents[2])
 
 
 @pytest.fixture
@@ -104,24 +106,44 @@ def test_a_second_writer_is_told_who_has_it(tmp_path: Path) -> None:
         pass
 
 
-def test_readers_work_while_a_writer_is_there(tmp_path: Path, board: TestBoard) -> None:
-    city = Store(tmp_path)
-    seen: list[int] = []
+_READ = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {root!r})
+from fleet.store import Store, count_reports
+for _ in range(5):
+    with Store(Path({city!r})).reading() as connection:
+        print(sum(count_reports(connection).values()))
+"""
 
-    def read() -> None:
-        seen.extend(_count(city) for _ in range(10))
 
-    with city.writing() as writer:
-        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
-        readers = [threading.Thread(target=read) for _ in range(2)]
-        for reader in readers:
-            reader.start()
-        for n in range(1, 11):
-            writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S + n))])
-        for reader in readers:
-            reader.join()
-    assert len(seen) == 20
-    assert all(1 <= count <= 11 for count in seen)
+def test_readers_get_their_turn_while_a_writer_is_busy(tmp_path: Path, board: TestBoard) -> None:
+    items = [verified(board, raw) for raw in board.series(DAY_S, 2000)]
+    ended = threading.Event()
+
+    def write(writer: Writer) -> None:
+        while not ended.is_set():
+            writer.ingest("gw-1", CURSOR, items)
+
+    with Store(tmp_path).writing() as writer:
+        writer.ingest("gw-1", CURSOR, items)
+        busy = [threading.Thread(target=write, args=(writer,)) for _ in range(2)]
+        for thread in busy:
+            thread.start()
+        began = time.monotonic()
+        try:
+            reader = subprocess.run(
+                [sys.executable, "-c", _READ.format(root=ROOT, city=str(tmp_path))],
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            ended.set()
+            for thread in busy:
+                thread.join()
+    assert (reader.stdout, reader.stderr) == ("2000\n" * 5, "")
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("content", [b"this is no database" * 1000, None])
@@ -177,11 +199,10 @@ with Store(Path({city!r})).writing() as writer:
 
 
 def test_a_killed_writer_leaves_pieces_whole(tmp_path: Path) -> None:
-    root = str(Path(__file__).parents[2])
     city = Store(tmp_path)
     for chance in range(3):
         process = subprocess.Popen(
-            [sys.executable, "-c", _KILLED.format(root=root, city=str(tmp_path))],
+            [sys.executable, "-c", _KILLED.format(root=ROOT, city=str(tmp_path))],
             stdout=subprocess.PIPE,
             text=True,
         )
