@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -46,6 +47,7 @@ from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
 
 CITY_ID = "musterstadt"
 GATEWAY_ID = "gw-musterstadt"
+BAUD = 2_000_000  # the fastest that common adapters do
 # What boards see. The gateway stands in the city's own network, so that a school whose internet
 # line is cut still reports; 203.0.113.0/24 is for documentation (RFC 5737).
 BROKER_ADDRESS = "10.200.0.2"
@@ -55,7 +57,6 @@ TARGET_NAME = "probe.netzpuls.example"
 
 _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schule")
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
-_BAUD = 2_000_000  # the fastest that common adapters do
 _FIRST_MAC = 0x240AC4100001  # 24:0a:c4 is one of Espressif's ranges
 _READY_S = 30.0
 _STOP_S = 10.0
@@ -139,19 +140,30 @@ class VirtualCity:
         folder: where all of it lies; what an earlier run left there is removed.
         boards: how many.
         period_s: how often a board reports.
+        baud: speed of the serial lines while flashing.
         instant: no line speed and no flash times.
 
     Raises: NetzpulsError: a part could not be started.
     """
 
-    def __init__(self, folder: Path, boards: int, *, period_s: int, instant: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        boards: int,
+        *,
+        period_s: int,
+        baud: int = BAUD,
+        instant: bool = False,
+    ) -> None:
         self.folder = folder.absolute()
         self.city = self.folder / "city"
         self.gateway = Folder(self.folder / "gateway")
         self.places = places(boards)
         self.boards: list[VirtualBoard] = []
         self._period_s = period_s
+        self._baud = baud
         self._instant = instant
+        self._image = self.folder / "stand-in.bin"
         self._routers: dict[str, Router] = {}
         self._gateway: subprocess.Popen[bytes] | None = None
         self._stack = contextlib.ExitStack()
@@ -175,8 +187,6 @@ class VirtualCity:
 
     def flash(self, on_progress: Callable[[VirtualBoard, Progress], None]) -> list[Flashed]:
         """Flash, test and enrol all boards side by side; each one's key goes to the gateway."""
-        image = self.folder / "stand-in.bin"
-        image.write_bytes(application.build_image())
         preparing = Lock()
 
         def one(board: VirtualBoard) -> Flashed:
@@ -186,8 +196,8 @@ class VirtualCity:
                 site=board.place.site,
                 room=board.place.room,
                 role=board.place.role,
-                image=image,
-                baud=_BAUD,
+                image=self._image,
+                baud=self._baud,
             )
             flashed = flash_board(request, lambda progress: on_progress(board, progress))
             with preparing:
@@ -196,6 +206,15 @@ class VirtualCity:
 
         with ThreadPoolExecutor(len(self.boards), "flash") as pool:
             return list(pool.map(one, self.boards))
+
+    def committed(self) -> dict[str, set[tuple[int, int]]]:
+        """Return key id and sequence number of every report on the gateway's disk, by board."""
+        found: dict[str, set[tuple[int, int]]] = {}
+        where = f"file:{self.gateway.database}?mode=ro"
+        with contextlib.closing(sqlite3.connect(where, uri=True)) as connection:
+            for board, key_id, seq in connection.execute("SELECT device, key_id, seq FROM report"):
+                found.setdefault(board, set()).add((key_id, seq))
+        return found
 
     def line(self, site: str, *, up: bool) -> None:
         """Cut or restore a site's internet line."""
@@ -211,6 +230,7 @@ class VirtualCity:
 
     def _build(self, stack: contextlib.ExitStack) -> None:
         _empty(self.folder)
+        self._image.write_bytes(application.build_image())
         sshd = stack.enter_context(self._ssh_server())
         internet = stack.enter_context(Internet())
         for number, site in enumerate(dict.fromkeys(place.site for place in self.places), 1):

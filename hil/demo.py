@@ -7,7 +7,6 @@ what the ledger blames with what was broken.
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -276,7 +275,7 @@ def _tell(screen: _Screen, boards: int, seconds: int, folder: Path, *, instant: 
                 outcome.made[board.id] = told["made"]
                 outcome.spooled += told["spooled"]
                 outcome.dropped += told["lost"]
-        outcome.committed = _committed(city.gateway.database)
+        outcome.committed = city.committed()
         screen.event(f"city hall collects from {GATEWAY_ID} over SSH")
         _collect(city, outcome, Period(begin_s, end_s))
         screen.event(f"{outcome.collected} reports collected", "green")
@@ -293,7 +292,7 @@ def _watching(city: VirtualCity, screen: _Screen) -> Iterator[Callable[[], dict[
 
         def look() -> dict[str, int]:
             time.sleep(_REFRESH_S)
-            counts = {board: len(rows) for board, rows in _committed(city.gateway.database).items()}
+            counts = {board: len(rows) for board, rows in city.committed().items()}
             for board, console in consoles:
                 screen.told(board, console.last, counts.get(board.id, 0))
             return counts
@@ -338,15 +337,6 @@ def _play(
             part = act.removeprefix("kill-")
             pid = city.kill(part)
             screen.event(f"the {part} is killed (SIGKILL, process {pid})", "bold red")
-
-
-def _committed(database: Path) -> dict[str, set[tuple[int, int]]]:
-    """Return key and sequence number of every report on the gateway's disk, by board."""
-    found: dict[str, set[tuple[int, int]]] = {}
-    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        for board, key_id, seq in connection.execute("SELECT device, key_id, seq FROM report"):
-            found.setdefault(board, set()).add((key_id, seq))
-    return found
 
 
 def _collect(city: VirtualCity, outcome: _Outcome, period: Period) -> None:

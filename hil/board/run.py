@@ -28,8 +28,6 @@ _HEAD_BYTES = 8
 _FRAME_LIMIT_BYTES = 1 << 20
 _INPUT_LIMIT_BYTES = 1 << 16
 _BACKLOG_BYTES = 2048  # more unsent output than this makes print() wait, as a UART does
-_QUIET_TRIES = 25  # how often to look for a moment at which a signal harms nothing
-_QUIET_STEP_S = 0.002
 _PR_SET_PDEATHSIG = 1
 _LONE_NEWLINE = re.compile(rb"(?<!\r)\n")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -90,6 +88,7 @@ class Interpreter:
         self._received = bytearray()
         self._waiting_input = bytearray()
         self._interrupt_char = -1
+        self._interrupt_signal = signal.SIGINT
         self._is_booting = True
         self._is_interrupted_early = False
         self._is_raw = False
@@ -208,22 +207,13 @@ class Interpreter:
 
     # Interrupts
 
-    def _interrupt(self, tries: int = _QUIET_TRIES) -> None:
-        """Send SIGINT, if possible while the process sleeps.
-
-        MicroPython raises in the signal handler, out of whatever C code is running; while it
-        waits in a system call that harms nothing.
-        """
-        process = self._process
-        if process is None or self._interrupt_char < 0:
-            return
-        if tries and _state(process.pid) != "S":
-            self._loop.call_later(_QUIET_STEP_S, self._interrupt, tries - 1)
-            return
-        process.send_signal(signal.SIGINT)
+    def _interrupt(self) -> None:
+        if self._process is not None and self._interrupt_char >= 0:
+            self._process.send_signal(self._interrupt_signal)
 
     def _set_interrupt(self, request: Request) -> None:
         self._interrupt_char = int(request["char"])
+        self._interrupt_signal = signal.Signals(request["signal"])
         self._is_raw = bool(request.get("raw"))
         if self._is_interrupted_early and self._interrupt_char >= 0:
             self._is_interrupted_early = False
@@ -291,11 +281,3 @@ class Interpreter:
             self._channel.close()
             self._channel = None
         return process.wait() if process is not None else 0
-
-
-def _state(pid: int) -> str:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return "S"
-    return stat.rpartition(")")[2].split()[0]

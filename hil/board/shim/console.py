@@ -4,7 +4,7 @@ import gc
 import io
 import sys
 
-from . import channel
+from . import interrupt
 
 _CTRL_A, _CTRL_B, _CTRL_C, _CTRL_D, _CTRL_E = 1, 2, 3, 4, 5
 _WINDOW = 128
@@ -31,18 +31,18 @@ def execute(source, name, kind, scope):
     """
     failed = None
     try:
-        channel.call("interrupt", char=_CTRL_C)
+        interrupt.allow(_CTRL_C)
         exec(compile(source, name, kind), scope)
-        channel.call("interrupt", char=-1)
+        interrupt.allow(-1)
         return True, None
     except SystemExit:
-        gc.collect()  # an interrupt may have left the collector locked: first of all
-        channel.call("interrupt", char=-1)
+        gc.collect()
+        interrupt.allow(-1)
         return None, None
     except BaseException as error:
         gc.collect()
         failed = error
-    channel.call("interrupt", char=-1)
+    interrupt.allow(-1)
     return False, failed
 
 

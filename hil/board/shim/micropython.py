@@ -2,9 +2,9 @@
 
 from micropython import *
 
-from . import channel
+from . import interrupt
 
 
 def kbd_intr(char):
     # A program that turns Ctrl-C off speaks a protocol of its own: its bytes stay as they are.
-    channel.call("interrupt", char=char, raw=char < 0)
+    interrupt.allow(char, raw=char < 0)
