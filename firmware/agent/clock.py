@@ -6,12 +6,13 @@ for sure, and reports say time 0 and quality `none`.
 """
 
 from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE, CLOCK_NTP
+from micropython import const
 
 _POWER_LOST = (0, 1)  # unknown, power-on: the counter of seconds started anew
-_RENEW_MS = 6 * 3600 * 1000
-_RETRY_MS = 10 * 60 * 1000
-_STEP_S = 2
-_LATEST_S = 0xFFFFFFFE
+_RENEW_MS = const(6 * 3600 * 1000)
+_RETRY_MS = const(10 * 60 * 1000)
+_STEP_S = const(2)
+_LATEST_S = const(0xFFFFFFFE)
 
 
 class Clock:

@@ -6,11 +6,13 @@ Only literal addresses are given to getaddrinfo, so it never asks a resolver.
 import errno
 import select
 
+from micropython import const
+
 from .deadline import sleep_ms
 
 # What a refused connection looks like: Linux tells ECONNREFUSED, lwIP one of the others.
 _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN)
-_POLL_MS = 5
+_POLL_MS = const(5)
 
 
 def resolve(port, address, number):

@@ -19,6 +19,7 @@ from linkreport.table import (
     reason_state,
 )
 from linkreport.verdict import judge
+from micropython import const
 
 from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
 from .probes import addressing, association, gateway, internet, radio, resolver
@@ -32,8 +33,8 @@ PROBES = (
     ("internet", internet),
 )
 # A probe ends at its own deadline; this is for one that does not.
-_SLACK_MS = 500
-_MEMORY_LOW_BYTES = 10000
+_SLACK_MS = const(500)
+_MEMORY_LOW_BYTES = const(10000)
 
 
 class Evidence:

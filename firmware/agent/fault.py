@@ -3,7 +3,9 @@
 import io
 import sys
 
-_MAX_TEXT_BYTES = 120
+from micropython import const
+
+_MAX_TEXT_BYTES = const(120)
 
 
 class Faults:

@@ -17,9 +17,10 @@ import struct
 
 import linkreport.report as wire
 from linkreport.seal import TAG_BYTES
+from micropython import const
 
 _MAGIC = b"NZ"
-_VERSION = 1
+_VERSION = const(1)
 _HEADER = ">2sBBHIII16s"
 _CRC = ">I"
 _HEADER_BYTES = struct.calcsize(_HEADER) + struct.calcsize(_CRC)
@@ -29,7 +30,7 @@ _SUFFIX = ".seg"
 SEGMENT_BYTES = 8188
 # 7 days of one report a minute, and 896 KiB at most.
 MAX_SEGMENTS = 112
-_RESERVE_BYTES = 32768
+_RESERVE_BYTES = const(32768)
 _MIN_RECORD_BYTES = wire.CORE_BYTES + TAG_BYTES
 
 

@@ -9,22 +9,23 @@ import gc
 import os
 
 import linkreport.ack as wire
+from micropython import const
 
 from .connection import connect
 from .deadline import TimeoutError, sleep_ms, within_ms  # noqa: A004 - see there
 from .mqtt import MqttError, Session
 
-_MAX_MESSAGE_BYTES = 2048
-_AHEAD = 256  # reports that may be sent before the collector says a word
-_CONNECT_MS = 10000
-_HELLO_MS = 20000
-_KEEPALIVE_S = 60
+_MAX_MESSAGE_BYTES = const(2048)
+_AHEAD = const(256)  # reports that may be sent before the collector says a word
+_CONNECT_MS = const(10000)
+_HELLO_MS = const(20000)
+_KEEPALIVE_S = const(60)
 _PING_AFTER_MS = 20000
 _RESEND_MS = 5000
-_RESEND_MOST_MS = 300000
+_RESEND_MOST_MS = const(300000)
 _BACKOFF_MS = 1000
-_BACKOFF_MOST_MS = 30000
-_LINK_POLL_MS = 200
+_BACKOFF_MOST_MS = const(30000)
+_LINK_POLL_MS = const(200)
 _TLS_FAILURES = {
     -0x2700: "the broker's certificate is not to be trusted",
     -0x7780: "the broker refused our certificate",
@@ -64,6 +65,7 @@ class Uplink:
 
     async def run(self):
         """Keep the reports flowing; returns never."""
+        self._tls()  # early, while the heap still has large pieces
         while True:
             while not self._link.online:
                 await sleep_ms(_LINK_POLL_MS)
@@ -73,7 +75,6 @@ class Uplink:
             except (OSError, EOFError, MqttError, TimeoutError, ValueError) as error:
                 # A broker out of reach is no fault of ours; the console may know all the same.
                 print("netzpuls: uplink:", _told(error))
-            gc.collect()
             self._failures += 1
             most_ms = min(_BACKOFF_MOST_MS, _BACKOFF_MS << min(self._failures - 1, 10))
             await sleep_ms(most_ms // 2 + most_ms * os.urandom(1)[0] // 512)
@@ -93,6 +94,7 @@ class Uplink:
 
     async def _connection(self):
         """Connect and serve until the connection breaks."""
+        gc.collect()  # TLS wants large pieces
         uplink = self._config.uplink
         sock = await connect(self._port, uplink.host, uplink.port, _CONNECT_MS)
         try:

@@ -12,6 +12,7 @@
                                  small numbers that outlive a power cut; None if never stored
     watch(), feed()              start and feed the watchdog
     release()                    let a technician work: the watchdog waits TECHNICIAN_MS
+    spare_heap()                 collect garbage little and often from now on
     heap_free_bytes(), flash_free_bytes()
     scan()                       [(ssid, bssid, channel, rssi_dbm, security), …]
     associate(ssid, key, bssid), dissociate()
@@ -37,6 +38,7 @@ ENTERPRISE = 2
 
 WATCHDOG_MS = 60000
 TECHNICIAN_MS = 30 * 60 * 1000
+COLLECT_EVERY_BYTES = 8192
 
 _loaded = []
 

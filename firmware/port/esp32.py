@@ -13,6 +13,7 @@ import ntptime
 from . import (
     ASSOCIATED,
     BEACON_MISSED,
+    COLLECT_EVERY_BYTES,
     CONNECTING,
     ENTERPRISE,
     HANDSHAKE_EXPIRED,
@@ -127,6 +128,11 @@ class Esp32Port:
         """
         if self._watchdog:
             self._watchdog = machine.WDT(timeout=TECHNICIAN_MS)
+
+    def spare_heap(self):
+        """Collect garbage often from now on, so that it makes no gaps in the heap."""
+        gc.collect()
+        gc.threshold(COLLECT_EVERY_BYTES)
 
     def heap_free_bytes(self):
         """Return the free heap after a collection."""

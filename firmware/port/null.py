@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-from . import ASSOCIATED, CONNECTING, IDLE, PERSONAL
+from . import ASSOCIATED, COLLECT_EVERY_BYTES, CONNECTING, IDLE, PERSONAL
 
 if hasattr(time, "ticks_us"):
     _ticks_us = time.ticks_us
@@ -115,6 +115,12 @@ class NullPort:
     def release(self):
         """Note it."""
         self.calls.append("release")
+
+    def spare_heap(self):
+        """Collect garbage often, where that can be asked for."""
+        if hasattr(gc, "mem_free"):
+            gc.collect()
+            gc.threshold(COLLECT_EVERY_BYTES)
 
     def heap_free_bytes(self):
         """Return the free heap; on CPython a number that is enough."""

@@ -79,9 +79,14 @@ class Collector:
         self._client.tls_set_context(context)
         self._client.reconnect_delay_set(1, 1)
         self._client.on_connect = lambda client, *_: client.subscribe("netzpuls/v1/+/report", 1)
+        listening = threading.Event()
+        self._client.on_subscribe = lambda *_: listening.set()
         self._client.on_message = self._take
         self._client.connect_async("127.0.0.1", place.port)
         self._client.loop_start()
+        if not listening.wait(20):
+            self.close()
+            raise TimeoutError("the collector did not reach the broker")
 
     def close(self) -> None:
         self._client.disconnect()

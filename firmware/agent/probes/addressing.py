@@ -1,6 +1,7 @@
 """Addressing: does DHCP give a lease, and is there a gateway in it?"""
 
 from linkreport.table import ADDRESSING, ASSOCIATION, LEASE_WITHOUT_GATEWAY, NO_LEASE, OK
+from micropython import const
 
 from ..deadline import sleep_ms
 from . import Result
@@ -8,7 +9,7 @@ from . import Result
 LAYER = ADDRESSING
 NEEDS = ASSOCIATION
 
-_POLL_MS = 20
+_POLL_MS = const(20)
 
 
 async def probe(port, config, evidence):

@@ -16,6 +16,7 @@ from linkreport.table import (
     UNSUPPORTED,
     WRONG_KEY,
 )
+from micropython import const
 from port import (
     ASSOCIATED,
     BEACON_MISSED,
@@ -40,10 +41,10 @@ _REASONS = {
     BEACON_MISSED: BEACON_LOST,
     REJECTED: ASSOCIATION_REJECTED,
 }
-_POLL_MS = 20
-_PAUSE_MS = 200
-_PATIENCE_MS = 10000  # an access point that has not answered by then does not
-_TRIES = 3  # the first one often fails for no reason
+_POLL_MS = const(20)
+_PAUSE_MS = const(200)
+_PATIENCE_MS = const(10000)  # an access point that has not answered by then does not
+_TRIES = const(3)  # the first one often fails for no reason
 
 
 async def probe(port, config, evidence):

@@ -14,6 +14,7 @@ from linkreport.table import (
     GATEWAY_SLOW,
     OK,
 )
+from micropython import const
 
 from ..connection import receive, resolve
 from ..deadline import sleep_ms
@@ -22,15 +23,15 @@ from . import Result
 LAYER = GATEWAY
 NEEDS = ADDRESSING
 
-_ECHOES = 5
-_LONGEST_WAIT_MS = 1000
-_PAUSE_MS = 10
-_ICMP = 1
-_ECHO_REPLY = 0
-_ECHO_REQUEST = 8
+_ECHOES = const(5)
+_LONGEST_WAIT_MS = const(1000)
+_PAUSE_MS = const(10)
+_ICMP = const(1)
+_ECHO_REPLY = const(0)
+_ECHO_REQUEST = const(8)
 _HEADER = ">BBHHH"
 _PAYLOAD = b"netzpuls"
-_MAX_PACKET_BYTES = 128
+_MAX_PACKET_BYTES = const(128)
 
 
 async def probe(port, config, evidence):

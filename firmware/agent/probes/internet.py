@@ -13,6 +13,7 @@ from linkreport.table import (
     NETWORK_UNREACHABLE,
     OK,
 )
+from micropython import const
 
 from ..connection import connect, receive
 from . import Result
@@ -20,8 +21,8 @@ from . import Result
 LAYER = INTERNET
 NEEDS = ADDRESSING
 
-_EXPECTED = 204
-_MAX_LINE_BYTES = 256
+_EXPECTED = const(204)
+_MAX_LINE_BYTES = const(256)
 _REASONS = {
     errno.ETIMEDOUT: CONNECT_TIMEOUT,
     errno.ECONNREFUSED: CONNECT_REFUSED,

@@ -8,6 +8,7 @@ with a short period there would be no time for anything else.
 """
 
 from linkreport.table import NETWORK_NOT_FOUND, OK, RADIO, WEAK_SIGNAL
+from micropython import const
 
 from ..deadline import sleep_ms
 from . import Result
@@ -15,10 +16,10 @@ from . import Result
 LAYER = RADIO
 NEEDS = 0
 
-_SCAN_MS = 2500
-_SCAN_EVERY_MS = 20000
-_PAUSE_MS = 100
-_ROAM_DB = 10
+_SCAN_MS = const(2500)
+_SCAN_EVERY_MS = const(20000)
+_PAUSE_MS = const(100)
+_ROAM_DB = const(10)
 
 
 async def probe(port, config, evidence):

@@ -18,6 +18,7 @@ from linkreport.table import (
     RESOLVER_WRONG_ADDRESS,
     UPSTREAM_SILENT,
 )
+from micropython import const
 
 from ..connection import receive, resolve
 from . import Result
@@ -25,16 +26,16 @@ from . import Result
 LAYER = RESOLVER
 NEEDS = ADDRESSING
 
-_DNS_PORT = 53
-_TRIES = 2
-_MAX_MESSAGE_BYTES = 512
-_A = 1
-_CNAME = 5
-_INTERNET = 1
-_NOERROR = 0
-_SERVFAIL = 2
-_NXDOMAIN = 3
-_REFUSED = 5
+_DNS_PORT = const(53)
+_TRIES = const(2)
+_MAX_MESSAGE_BYTES = const(512)
+_A = const(1)
+_CNAME = const(5)
+_INTERNET = const(1)
+_NOERROR = const(0)
+_SERVFAIL = const(2)
+_NXDOMAIN = const(3)
+_REFUSED = const(5)
 
 
 class NotAnAnswerError(ValueError):

@@ -11,7 +11,7 @@ sys.path[:] = [firmware, ".frozen"]
 
 import asyncio
 
-from agent.supervisor import Agent, drain
+from agent.supervisor import drain, start
 from port.null import NullPort
 
 _MEMORY = root + "/nvs.json"
@@ -40,7 +40,7 @@ class Port(NullPort):
 def serve():
     """Measure and report for a while."""
     port = Port()
-    board = Agent(port, root, port.boot())
+    board = start(port, root, port.boot())
     try:
         asyncio.run(asyncio.wait_for(board.serve(), int(seconds)))
     except asyncio.TimeoutError:

@@ -4,11 +4,13 @@ import os
 import sys
 import unittest
 
+import agent.agent
 import agent.supervisor
 import linkreport.report as wire
-from agent.config import ConfigError
+from agent.agent import Agent
 from agent.fault import Faults
-from agent.supervisor import Agent, IdentityError, load_identity, run, selftest
+from agent.setup import SetupError, load_identity
+from agent.supervisor import run, selftest, start
 from linkreport.seal import Seal
 from linkreport.table import CLOCK_NTP, DOWN, INTERNET, RESOLVER
 from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
@@ -58,7 +60,7 @@ class SupervisorTest(unittest.TestCase):
         furnish(self.root, **changes)
 
         async def go():
-            board = Agent(self.port, self.root, 3)
+            board = start(self.port, self.root, 3)
             for _ in range(count):
                 await board.cycle()
             return board
@@ -66,7 +68,7 @@ class SupervisorTest(unittest.TestCase):
         return asyncio.run(go())
 
     def test_a_cycle_puts_a_report_into_the_spool_and_says_so(self):
-        with Console(agent.supervisor) as console:
+        with Console(agent.agent) as console:
             board = self.cycles(1)
         report = wire.unpack(self.reports(board)[0])
         self.assertEqual((report.seq, report.boot, report.period_s), (1, 3, 60))
@@ -76,7 +78,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual((line["state"], line["layer"]), ("down", "resolver"))
 
     def test_the_first_report_of_a_boot_tells_the_version(self):
-        with Console(agent.supervisor):
+        with Console(agent.agent):
             board = self.cycles(2)
         first, second = [wire.unpack(raw) for raw in self.reports(board)]
         kinds = wire.extensions(first.extensions)
@@ -85,7 +87,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(second.extensions, b"")
 
     def test_an_error_is_told_in_the_next_report(self):
-        with Console(agent.supervisor):
+        with Console(agent.agent):
             board = self.cycles(0)
             board.faults.note(ValueError("odd"))
             asyncio.run(board.cycle())
@@ -96,7 +98,7 @@ class SupervisorTest(unittest.TestCase):
 
     def test_ntp_is_asked_only_when_online(self):
         self.port.ntp_s = 1790000000
-        with Console(agent.supervisor):
+        with Console(agent.agent):
             board = self.cycles(1)
             self.assertNotIn("ntp_time_s", self.port.calls)
             evidence_online(board)
@@ -110,8 +112,9 @@ class SupervisorTest(unittest.TestCase):
         furnish(self.root, period_s=1)
 
         async def go():
-            board = Agent(self.port, self.root)
+            board = start(self.port, self.root)
             board.cycle = cycle
+            board.uplink.run = asyncio.Event().wait
             task = asyncio.create_task(board.serve())
             for _ in range(500):
                 await asyncio.sleep(0.02)
@@ -123,11 +126,11 @@ class SupervisorTest(unittest.TestCase):
             except asyncio.CancelledError:
                 return board
 
-        before, agent.supervisor._FEED_MS = agent.supervisor._FEED_MS, 20
+        before, agent.agent._FEED_MS = agent.agent._FEED_MS, 20
         try:
             return asyncio.run(go())
         finally:
-            agent.supervisor._FEED_MS = before
+            agent.agent._FEED_MS = before
 
     def test_tasks_are_survived_and_the_watchdog_is_fed(self):
         async def broken():
@@ -214,18 +217,18 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(load_identity(place)[0], REPORT_KEY)
         for name in ("ca.der", "board.der", "board.key.der"):
             write(place + "/" + name, b"-----BEGIN CERTIFICATE-----")
-            with self.assertRaises(IdentityError) as caught:
+            with self.assertRaises(SetupError) as caught:
                 load_identity(place)
             self.assertIn(name + " is not DER", str(caught.exception))
             os.remove(place + "/" + name)
-            with self.assertRaises(IdentityError):
+            with self.assertRaises(SetupError):
                 load_identity(place)
             write(place + "/" + name, b"\x30\x00")
 
     def test_the_key_is_not_made_of_a_bad_configuration(self):
         furnish(self.root, key_id=0)
-        with self.assertRaises(ConfigError):
-            Agent(self.port, self.root)
+        with self.assertRaises(SetupError):
+            start(self.port, self.root)
 
     def test_ctrl_c_releases_the_watchdog_even_if_pressed_twice(self):
         furnish(self.root)
@@ -253,15 +256,15 @@ class SupervisorTest(unittest.TestCase):
 
 def evidence_online(board):
     """Let the board's next cycle find the internet."""
-    measure = agent.supervisor.measure
+    measure = agent.agent.measure
 
     async def measured(*arguments):
         evidence = await measure(*arguments)
         evidence.reasons[INTERNET - 1] = 1
-        agent.supervisor.measure = measure
+        agent.agent.measure = measure
         return evidence
 
-    agent.supervisor.measure = measured
+    agent.agent.measure = measured
 
 
 class FaultTest(unittest.TestCase):

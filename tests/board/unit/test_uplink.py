@@ -227,6 +227,7 @@ class UplinkTest(unittest.TestCase):
         async def run():
             self.begin()
             self.uplink._connection = refuse
+            self.uplink._context = True
             self.link.online = True
             task = asyncio.create_task(self.uplink.run())
             while len(tries) < 5:
