@@ -64,13 +64,18 @@ class Collector:
     """Takes reports, checks seal and chain, and acknowledges what it holds without a hole."""
 
     def __init__(
-        self, place: Site, name: str, keys: dict[str, bytes], ack_key: bytes | None = None
+        self,
+        place: Site,
+        name: str,
+        keys: dict[str, bytes],
+        ack_keys: dict[str, bytes] | None = None,
     ) -> None:
         self.held: dict[str, dict[int, bytes]] = {}
         self.refused: list[str] = []
         self.acknowledges = True
         self._seals = {board: Seal(key) for board, key in keys.items()}
-        self._ack_seal = Seal(ack_key) if ack_key else None
+        # A board's acknowledgements may be sealed with another key than its reports.
+        self._ack_seals = {board: Seal(key) for board, key in {**keys, **(ack_keys or {})}.items()}
         self._lock = threading.Lock()
         self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name)
         context = ssl.create_default_context(cafile=str(place.folder / "ca.pem"))
@@ -112,7 +117,7 @@ class Collector:
                 highest += 1
         if self.acknowledges and held:
             key_id = report.unpack(next(iter(held.values()))).key_id
-            answer = ack.pack(key_id, highest, int(time.time()), self._ack_seal or seal)
+            answer = ack.pack(key_id, highest, int(time.time()), self._ack_seals[board])
             client.publish(f"netzpuls/v1/{board}/ack", answer, qos=1)
 
 
