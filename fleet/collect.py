@@ -19,9 +19,9 @@ from threading import Lock
 from typing import Any
 
 from firmware.linkreport import report as wire
-from firmware.linkreport.seal import KEY_BYTES, Seal
-from fleet import runner
-from fleet.errors import ConfigurationError, NetzpulsError, UsageError
+from firmware.linkreport.seal import Seal
+from fleet import reportkey, runner
+from fleet.errors import NetzpulsError, UsageError
 from fleet.gateway import intake, transfer
 from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
@@ -31,7 +31,6 @@ from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
 
 DEFAULT_PARALLEL = 16
 DEFAULT_TIMEOUT_S = 600.0
-KEYS_FOLDER = "keys"
 
 Progress = Callable[["Collected"], None]
 
@@ -81,11 +80,11 @@ class Collected:
         return document | (self.error.document() if self.error else {})
 
 
-class ReportKeys:
-    """The seals of all boards of a city, read from secrets/keys when first needed."""
+class Seals:
+    """The seals of all boards of a city; each key is read when it is first needed."""
 
     def __init__(self, secrets: Path) -> None:
-        self._folder = secrets / KEYS_FOLDER
+        self._secrets = secrets
         self._seals: dict[tuple[str, int], Seal | None] = {}
         self._lock = Lock()
 
@@ -96,27 +95,9 @@ class ReportKeys:
         """
         with self._lock:
             if (device, key_id) not in self._seals:
-                self._seals[device, key_id] = self._read(device, key_id)
+                key = reportkey.read(self._secrets, device, key_id)
+                self._seals[device, key_id] = Seal(key) if key else None
             return self._seals[device, key_id]
-
-    def _read(self, device: str, key_id: int) -> Seal | None:
-        if not intake.TOPIC.fullmatch(f"netzpuls/v1/{device}/report"):
-            return None  # no board's id, and perhaps a path to somewhere else
-        path = self._folder / f"{device}.{key_id}.key"
-        try:
-            key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-        except ValueError:
-            key = b""
-        if len(key) != KEY_BYTES:
-            raise ConfigurationError(
-                f"{path} is no report key: not {2 * KEY_BYTES} hex digits",
-                hint="bring it back from a backup, or flash the board again",
-            )
-        return Seal(key)  # type: ignore[no-untyped-call]
 
 
 def collect(
@@ -195,16 +176,16 @@ def host_of(city: Inventory, gateway_id: str) -> Host:
     )  # fmt: skip
 
 
-def verify(row: transfer.Row, keys: ReportKeys) -> Verified | str:
+def verify(row: transfer.Row, seals: Seals) -> Verified | str:
     """Return the report of a row if it is whole and its board's own, else why it is refused."""
     try:
-        fields = wire.unpack(row.raw)  # type: ignore[no-untyped-call]
+        fields = wire.unpack(row.raw)
     except wire.ReportError:
         return intake.MALFORMED
-    seal = keys.seal(row.device, fields.key_id)
+    seal = seals.seal(row.device, fields.key_id)
     if seal is None:
         return intake.KEY_UNKNOWN
-    if not wire.sealed(row.raw, seal):  # type: ignore[no-untyped-call]
+    if not wire.sealed(row.raw, seal):
         return intake.SEAL_WRONG
     if not 1 <= fields.oldest_seq <= fields.seq:
         return intake.SEQUENCE_INVALID
@@ -216,7 +197,7 @@ class _Pull:
 
     def __init__(self, city: Inventory, writer: Writer, on_progress: Progress) -> None:
         self._city = city
-        self._keys = ReportKeys(city.secrets)
+        self._seals = Seals(city.secrets)
         self._writer = writer
         self._on_progress = on_progress
 
@@ -244,7 +225,7 @@ class _Pull:
         verified = []
         refused: Counter[str] = Counter()
         for row in piece:
-            report = verify(row, self._keys)
+            report = verify(row, self._seals)
             if isinstance(report, str):
                 refused[report] += 1
             else:

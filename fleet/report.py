@@ -164,11 +164,11 @@ class PlacedOutage:
             "ongoing": found.end == "ongoing",
             "length_s": found.length_s,
             "layer": layer_name(layer),
-            "reason": table.reason_name(reason),  # type: ignore[no-untyped-call]
+            "reason": table.reason_name(reason),
             "causes": [
                 {
                     "layer": layer_name(layer),
-                    "reason": table.reason_name(reason),  # type: ignore[no-untyped-call]
+                    "reason": table.reason_name(reason),
                     "seconds": seconds,
                 }
                 for (layer, reason), seconds in found.causes.items()

@@ -16,12 +16,11 @@ from typing import Any, Self
 
 import tomli_w
 
-from fleet import file, inventory
+from fleet import file, inventory, reportkey
 from fleet.inventory import REGISTRY_FILE, SECRETS_FOLDER, Board
 from provisioning.errors import EnrolmentError
 
 BOARDS_FOLDER = "boards"
-KEYS_FOLDER = "keys"
 
 _HEAD = "# Written by `netzpuls board`. Holds no secret: keep it in git.\n\n"
 
@@ -41,10 +40,9 @@ class Enrolment:
         self._key_id = key_id
         self._report_key = report_key
         self._certificate_pem = certificate_pem
-        keys = city / SECRETS_FOLDER / KEYS_FOLDER
-        self._key_path = keys / f"{board_id}.{key_id}.key"
+        self._key_path = reportkey.path(city / SECRETS_FOLDER, board_id, key_id)
         self._certificate_path = city / BOARDS_FOLDER / f"{board_id}.pem"
-        self._staged_key = keys / f".{board_id}.staged"
+        self._staged_key = self._key_path.with_name(f".{board_id}.staged")
         self._staged_certificate = city / BOARDS_FOLDER / f".{board_id}.staged"
 
     def __enter__(self) -> Self:
@@ -52,7 +50,7 @@ class Enrolment:
             file.secret_folder(self._key_path.parent.parent)
             file.private_folder(self._key_path.parent)
             self._certificate_path.parent.mkdir(exist_ok=True)
-            file.write(self._staged_key, self._report_key.hex() + "\n", file.PRIVATE)
+            file.write(self._staged_key, reportkey.encode(self._report_key), file.PRIVATE)
             file.write(self._staged_certificate, self._certificate_pem)
         except OSError as error:
             self._discard()

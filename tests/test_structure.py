@@ -23,6 +23,7 @@ FLEET_RANK = {
     "period": 1,
     "text": 1,
     "tool": 1,
+    "reportkey": 1,
     "inventory": 2,
     "ssh": 2,
     "store": 2,

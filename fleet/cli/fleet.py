@@ -313,7 +313,7 @@ def show_outages(answer: Outages) -> None:
             _moment(found.start_s, answer.zone),
             _until(found, answer.zone),
             duration(found.length_s),
-            f"{report.layer_name(layer)}: {reason_name(reason)}",  # type: ignore[no-untyped-call]
+            f"{report.layer_name(layer)}: {reason_name(reason)}",
         )
     _print(table)
 

@@ -234,7 +234,7 @@ class Collector:
         for device, key_id, seq in streams:
             seal = self._keyring.seal(device, key_id)
             if seal is not None:
-                packed = ack.pack(key_id, seq, now_s, seal)  # type: ignore[no-untyped-call]
+                packed = ack.pack(key_id, seq, now_s, seal)
                 self._client.publish(f"netzpuls/v1/{device}/ack", packed, qos=1)
         for arrival in batch.arrivals:
             if arrival.connection == self._connection:

@@ -65,12 +65,12 @@ def device_of(topic: str) -> str | None:
 
 def tag_of(raw: bytes) -> bytes:
     """Return a report's own tag."""
-    return bytes(report.tag_of(raw))  # type: ignore[no-untyped-call]
+    return bytes(report.tag_of(raw))
 
 
 def link_of(raw: bytes) -> bytes:
     """Return the tag of the report before this one."""
-    return bytes(report.link_of(raw))  # type: ignore[no-untyped-call]
+    return bytes(report.link_of(raw))
 
 
 def examine(topic: str, payload: bytes, keyring: Keyring, max_bytes: int) -> Examined:
@@ -123,14 +123,14 @@ def _pieces(payload: bytes, device: str) -> Iterator[bytes | Refusal]:
 
 def _verify(device: str, raw: bytes, keyring: Keyring) -> Verified | Refusal:
     try:
-        fields = report.unpack(raw)  # type: ignore[no-untyped-call]
+        fields = report.unpack(raw)
     except report.ReportError as error:
         return Refusal(MALFORMED, device, str(error))
     place = f"key_id {fields.key_id} seq {fields.seq}"
     seal = keyring.seal(device, fields.key_id)
     if seal is None:
         return Refusal(KEY_UNKNOWN, device, place)
-    if not report.sealed(raw, seal):  # type: ignore[no-untyped-call]
+    if not report.sealed(raw, seal):
         return Refusal(SEAL_WRONG, device, place)
     if not 1 <= fields.oldest_seq <= fields.seq:
         return Refusal(SEQUENCE_INVALID, device, f"{place} oldest_seq {fields.oldest_seq}")

@@ -41,10 +41,7 @@ class Keyring:
 
     def __init__(self, keys: Mapping[str, Mapping[int, bytes]]) -> None:
         self._seals = {
-            board: {
-                key_id: Seal(key)  # type: ignore[no-untyped-call]
-                for key_id, key in by_id.items()
-            }
+            board: {key_id: Seal(key) for key_id, key in by_id.items()}
             for board, by_id in keys.items()
         }
 

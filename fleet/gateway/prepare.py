@@ -7,7 +7,6 @@ folder: the gateway gets certificates, and the report keys of its own boards.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,16 +17,13 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from firmware.linkreport.seal import KEY_BYTES
-from fleet import authority, file
+from fleet import authority, file, reportkey
 from fleet.authority import GATEWAY_VALID, Authority, Identity
 from fleet.errors import ConfigurationError, UsageError
 from fleet.gateway import keyring, settings
 from fleet.gateway.settings import Folder
 from fleet.inventory import Inventory
 
-KEYS_FOLDER = "keys"
-_KEY_FILE = re.compile(r"(np-[0-9a-f]{12})\.([1-9][0-9]{0,4})\.key")
 # A certificate is renewed when a quarter of its time is left.
 _RENEW_BEFORE = GATEWAY_VALID / 4
 
@@ -178,33 +174,16 @@ def _present_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
 
 
 def _report_keys(city: Inventory, gateway_id: str) -> dict[str, dict[int, bytes]]:
-    boards = city.boards_of_gateway(gateway_id)
-    keys: dict[str, dict[int, bytes]] = {board: {} for board in boards}
-    folder = city.secrets / KEYS_FOLDER
-    for path in sorted(folder.glob("*.key")):
-        match = _KEY_FILE.fullmatch(path.name)
-        if match and match[1] in keys:
-            keys[match[1]][int(match[2])] = _read_key(path)
-    for board_id, board in boards.items():
-        if board.key_id not in keys[board_id]:
+    present = reportkey.key_ids(city.secrets)
+    keys: dict[str, dict[int, bytes]] = {}
+    for board_id, board in city.boards_of_gateway(gateway_id).items():
+        key_ids = present.get(board_id, [])
+        if board.key_id not in key_ids:
             raise ConfigurationError(
                 f"the report key of {board_id} is missing: "
-                f"{folder / f'{board_id}.{board.key_id}.key'}",
+                f"{reportkey.path(city.secrets, board_id, board.key_id)}",
                 hint="bring it back from where the board was flashed, or flash the board again",
             )
+        read = {key_id: reportkey.read(city.secrets, board_id, key_id) for key_id in key_ids}
+        keys[board_id] = {key_id: key for key_id, key in read.items() if key}
     return keys
-
-
-def _read_key(path: Path) -> bytes:
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        key = b""
-    if len(key) != KEY_BYTES:
-        raise ConfigurationError(
-            f"{path} is no report key: not {2 * KEY_BYTES} hex digits",
-            hint="bring it back from a backup, or flash the board again",
-        )
-    return key
