@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hil.board.lock import Locks
+
 CTRL_C = 0x03
 HEAP_BYTES = 1 << 20
 
@@ -28,6 +30,8 @@ _HEAD_BYTES = 8
 _FRAME_LIMIT_BYTES = 1 << 20
 _INPUT_LIMIT_BYTES = 1 << 16
 _BACKLOG_BYTES = 2048  # more unsent output than this makes print() wait, as a UART does
+_INTERRUPT_TRIES = 200
+_INTERRUPT_STEP_S = 0.001
 _PR_SET_PDEATHSIG = 1
 _LONE_NEWLINE = re.compile(rb"(?<!\r)\n")
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -83,12 +87,12 @@ class Interpreter:
         os.set_blocking(self._stdin_write, False)
         os.set_blocking(self._stdout_read, False)
         self._process: subprocess.Popen[bytes] | None = None
+        self._locks: Locks | None = None
         self._pid_file = -1
         self._channel: socket.socket | None = None
         self._received = bytearray()
         self._waiting_input = bytearray()
         self._interrupt_char = -1
-        self._interrupt_signal = signal.SIGINT
         self._is_booting = True
         self._is_interrupted_early = False
         self._is_raw = False
@@ -118,6 +122,7 @@ class Interpreter:
             )
         ours.setblocking(False)
         self._channel = ours
+        self._locks = None
         self._received.clear()
         self._interrupt_char = -1
         self._is_booting = True
@@ -207,13 +212,24 @@ class Interpreter:
 
     # Interrupts
 
-    def _interrupt(self) -> None:
-        if self._process is not None and self._interrupt_char >= 0:
-            self._process.send_signal(self._interrupt_signal)
+    def _interrupt(self, tries: int = _INTERRUPT_TRIES) -> None:
+        """Send SIGINT, if possible while it holds no lock; see `hil.board.lock`."""
+        process = self._process
+        if process is None or self._interrupt_char < 0:
+            return
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        is_busy = tries > 0 and self._locks is not None and self._locks.are_held()
+        if not is_busy:
+            process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGCONT)
+        if is_busy:
+            self._loop.call_later(_INTERRUPT_STEP_S, self._interrupt, tries - 1)
 
     def _set_interrupt(self, request: Request) -> None:
+        if self._locks is None and self._process is not None:
+            self._locks = Locks(self._process.pid)
         self._interrupt_char = int(request["char"])
-        self._interrupt_signal = signal.Signals(request["signal"])
         self._is_raw = bool(request.get("raw"))
         if self._is_interrupted_early and self._interrupt_char >= 0:
             self._is_interrupted_early = False

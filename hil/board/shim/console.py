@@ -4,7 +4,7 @@ import gc
 import io
 import sys
 
-from . import interrupt
+from . import channel
 
 _CTRL_A, _CTRL_B, _CTRL_C, _CTRL_D, _CTRL_E = 1, 2, 3, 4, 5
 _WINDOW = 128
@@ -31,18 +31,18 @@ def execute(source, name, kind, scope):
     """
     failed = None
     try:
-        interrupt.allow(_CTRL_C)
+        channel.call("interrupt", char=_CTRL_C)
         exec(compile(source, name, kind), scope)
-        interrupt.allow(-1)
+        channel.call("interrupt", char=-1)
         return True, None
     except SystemExit:
         gc.collect()
-        interrupt.allow(-1)
+        channel.call("interrupt", char=-1)
         return None, None
     except BaseException as error:
         gc.collect()
         failed = error
-    interrupt.allow(-1)
+    channel.call("interrupt", char=-1)
     return False, failed
 
 

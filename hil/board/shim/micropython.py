@@ -2,9 +2,9 @@
 
 from micropython import *
 
-from . import interrupt
+from . import channel
 
 
 def kbd_intr(char):
     # A program that turns Ctrl-C off speaks a protocol of its own: its bytes stay as they are.
-    interrupt.allow(char, raw=char < 0)
+    channel.call("interrupt", char=char, raw=char < 0)
