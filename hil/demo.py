@@ -7,6 +7,8 @@ what the ledger blames with what was broken.
 from __future__ import annotations
 
 import contextlib
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -373,11 +375,18 @@ def _show(outcome: _Outcome) -> None:
             f"The outages above are not what was broken: the line of {outcome.broken_site}.",
             style="bold red",
         )
-    city = outcome.folder / "city"
-    shown = city.relative_to(Path.cwd()) if city.is_relative_to(Path.cwd()) else city
+    netzpuls = _as_typed(Path(sys.argv[0])) if shutil.which("netzpuls") is None else "netzpuls"
+    city = _as_typed(outcome.folder / "city")
     result.print(
-        f"\nThe city stays in {shown}. Next: `netzpuls fleet outages --city {shown}`, or start a "
-        "board of your own with `netzpuls lab board --link /tmp/board` and talk to it with "
-        "esptool and mpremote (docs/virtual-board.md).",
+        f"\nThe city stays in {city}. Look at it: {netzpuls} fleet outages --city {city}\n"
+        f"Next, a board of your own: {netzpuls} lab board --link /tmp/board\n"
+        "then talk to it with esptool and mpremote, as docs/virtual-board.md shows.",
+        markup=False,
         soft_wrap=True,
     )
+
+
+def _as_typed(path: Path) -> str:
+    """Return a path as a user would type it here."""
+    path = path.absolute()
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
