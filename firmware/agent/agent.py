@@ -60,14 +60,14 @@ class Agent:
 
     async def serve(self):
         """Run all tasks for ever; feed the watchdog while measuring goes on."""
-        self.port.spare_heap()
         self._lives()
-        tasks = [
-            asyncio.create_task(self._survive(self._measure)),
-            asyncio.create_task(self._survive(self.uplink.run)),
-        ]
+        runs = (self._measure, self.uplink.run)
+        tasks = [asyncio.create_task(self._survive(run)) for run in runs]
         try:
             while True:
+                for number, run in enumerate(runs):
+                    if tasks[number].done():  # not even surviving was survived
+                        tasks[number] = asyncio.create_task(self._survive(run))
                 if self.port.uptime_ms() < self._alive_until_ms:
                     self.port.feed()
                 await sleep_ms(_FEED_MS)
@@ -84,6 +84,7 @@ class Agent:
                 await task()
             except Exception as error:
                 self.faults.note(error)
+                self.port.spare_heap()
             if self.port.uptime_ms() - start_ms > _BACKOFF_MOST_MS:
                 backoff_ms = _FEED_MS
             await sleep_ms(backoff_ms)

@@ -23,7 +23,11 @@ class Faults:
     def note(self, error):
         """Count an exception and keep its text: type, place, message."""
         self.count = min(self.count + 1, 0xFFFE)
-        text = "%s %s %s" % (type(error).__name__, _place(error), error)
+        try:
+            place = _place(error)
+        except MemoryError:
+            place = ""
+        text = "%s %s %s" % (type(error).__name__, place, error)
         for secret in self._secrets:
             text = text.replace(secret, "***")
         self._text = "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_TEXT_BYTES]

@@ -13,6 +13,7 @@ class Link:
         requested: we asked the driver to associate and did not give up since.
         quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
         online: the last cycle found a lease.
+        networks: what the self-test's scan showed, for the first cycle; then None.
     """
 
     def __init__(self, port):
@@ -25,6 +26,7 @@ class Link:
         self.addressing_ms = None
         self.scanned_at_ms = None
         self.online = False
+        self.networks = None
         self.quiet = asyncio.Event()
         self.quiet.set()
 

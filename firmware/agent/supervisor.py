@@ -15,7 +15,7 @@ from port import load as load_port
 
 from . import VERSION
 from .deadline import sleep_ms
-from .setup import load_config, load_identity
+from .setup import SetupError, load_config, load_identity
 
 _SAFE_MODE_TELL_S = const(60)
 _RESET_CAUSES = ("unknown", "power-on", "hard", "watchdog", "deep-sleep", "soft")
@@ -25,11 +25,13 @@ def start(port, root="", boot=0):
     """Make the agent of this board.
 
     Raises:
-        SetupError: configuration or identity cannot be used.
+        SetupError: configuration or identity cannot be used, or is another board's.
         OSError: the flash cannot be read.
     """
     port.spare_heap()
     config = load_config(root + "/config.json")
+    if port.board_id() not in (None, config.board):
+        raise SetupError("config", "this is %s, not %s" % (port.board_id(), config.board))
     key, certificate = load_identity(root + "/identity")
     # Only now: it takes the place in memory that checking the configuration needed.
     from .agent import Agent
@@ -39,11 +41,13 @@ def start(port, root="", boot=0):
 
 def selftest(port, boot, agent, problem):
     """Print the board's self-test, one line; `problem` is what keeps the agent from starting."""
-    found, broken = 0, ""
+    networks, broken = [], ""
     try:
-        found = len(port.scan())
+        networks = port.scan()
     except OSError as error:
         broken = "the radio does not work: %s" % error
+    if agent:
+        agent.link.networks = networks
     cause = port.reset_cause()
     parts = {"config": "ok", "identity": "ok"}
     if problem:
@@ -52,13 +56,13 @@ def selftest(port, boot, agent, problem):
         parts[part] = str(problem)
     document = {
         "ok": agent is not None and not broken,
-        "board": agent.config.board if agent else None,
+        "board": agent.config.board if agent else port.board_id(),
         "agent": VERSION,
         "config": parts["config"],
         "identity": parts["identity"],
         "flash_free_bytes": port.flash_free_bytes(),
         "heap_free_bytes": port.heap_free_bytes(),
-        "radio": broken or found,
+        "radio": broken or len(networks),
         "boot": boot,
         "reset_cause": _RESET_CAUSES[cause] if cause < len(_RESET_CAUSES) else "unknown",
     }
@@ -103,8 +107,10 @@ def _release(port):
     released = False
     while not released:
         try:
-            port.release()
-            print("netzpuls: stopped; restarts by itself in 30 minutes, or now with Ctrl-D")
+            is_watched = port.release()
+            print("netzpuls: stopped; Ctrl-D starts again")
+            if is_watched:
+                print("netzpuls: the watchdog restarts the board in 30 minutes in any case")
             released = True
         except KeyboardInterrupt:
             continue

@@ -7,11 +7,13 @@
     ticks_us(), ticks_us_since(start)
     time_s(), set_time_s(unix_s) the clock, in Unix seconds
     ntp_time_s()                 ask an NTP server; OSError if none answers
+    board_id()                   this board's id; None if the port has no chip to know it from
     boot(), reset_cause()        count of boots; cause as `machine.reset_cause()` numbers it
     recall(name), remember(name, number)
                                  small numbers that outlive a power cut; None if never stored
     watch(), feed()              start and feed the watchdog
-    release()                    let a technician work: the watchdog waits TECHNICIAN_MS
+    release()                    let a technician work: the watchdog, if it was started, waits
+                                 TECHNICIAN_MS; returns whether it was
     spare_heap()                 collect garbage little and often from now on
     heap_free_bytes(), flash_free_bytes()
     scan()                       [(ssid, bssid, channel, rssi_dbm, security), …]
@@ -38,7 +40,7 @@ ENTERPRISE = 2
 
 WATCHDOG_MS = 60000
 TECHNICIAN_MS = 30 * 60 * 1000
-COLLECT_EVERY_BYTES = 8192
+COLLECT_EVERY_BYTES = 16384
 
 _loaded = []
 

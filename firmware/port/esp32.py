@@ -1,5 +1,6 @@
 """ESP32_GENERIC from MicroPython 1.24 on, and the virtual board, which looks the same."""
 
+import binascii
 import gc
 import os
 import socket
@@ -34,6 +35,7 @@ _EPOCH_S = 946684800 if time.gmtime(0)[0] == 2000 else 0
 _STATUS = {
     1000: IDLE,
     1001: CONNECTING,
+    8: IDLE,  # we left; the news of it may come when we are on our way again
     15: HANDSHAKE_EXPIRED,  # the four-way handshake ran out of time
     200: BEACON_MISSED,
     201: NOT_FOUND,
@@ -90,6 +92,10 @@ class Esp32Port:
         """
         return int(ntptime.time()) + _EPOCH_S
 
+    def board_id(self):
+        """Return the id that this chip's board has."""
+        return "np-" + binascii.hexlify(machine.unique_id()).decode()
+
     def boot(self):
         """Count and return this boot."""
         number = ((self.recall("boot") or 0) + 1) & 0xFFFF
@@ -125,9 +131,12 @@ class Esp32Port:
         """Let a technician work: a watchdog cannot be stopped, but it can be told to wait.
 
         So a board forgotten at the console comes back by itself. A soft reset keeps this.
+
+        Returns: whether there is a watchdog.
         """
         if self._watchdog:
             self._watchdog = machine.WDT(timeout=TECHNICIAN_MS)
+        return self._watchdog is not None
 
     def spare_heap(self):
         """Collect garbage often from now on, so that it makes no gaps in the heap."""
@@ -152,6 +161,7 @@ class Esp32Port:
             wlan.config(reconnects=0)
             wlan.config(pm=network.WLAN.PM_NONE)
             self._wlan = wlan
+            self.dissociate()  # what an earlier run began, before a soft reset
         return self._wlan
 
     def scan(self):
@@ -188,7 +198,7 @@ class Esp32Port:
             return ASSOCIATED
         state = _STATUS.get(wlan.status(), REJECTED)
         # Until there is a lease the driver says "connecting": the RSSI tells the rest.
-        if state == CONNECTING and self.rssi_dbm() is not None:
+        if state in (CONNECTING, IDLE) and self.rssi_dbm() is not None:
             return ASSOCIATED
         return state
 

@@ -31,6 +31,7 @@ class NullPort:
         offset_s: what this clock is off the machine's.
         ntp_s: answer of the NTP server, None for none.
         cause: why the board started.
+        chip: the board's id as the chip knows it.
         memory: the small numbers that outlive a power cut.
         calls: names of what was asked of the hardware, in order.
     """
@@ -45,6 +46,7 @@ class NullPort:
         self.offset_s = 0
         self.ntp_s = None
         self.cause = 1
+        self.chip = None
         self.memory = {}
         self.calls = []
         self.socket = NullNetwork()
@@ -87,6 +89,10 @@ class NullPort:
             raise OSError(errno.ETIMEDOUT, "no answer")
         return self.ntp_s
 
+    def board_id(self):
+        """Return what the test says."""
+        return self.chip
+
     def boot(self):
         """Count and return this boot."""
         self.memory["boot"] = self.memory.get("boot", 0) + 1
@@ -115,6 +121,7 @@ class NullPort:
     def release(self):
         """Note it."""
         self.calls.append("release")
+        return "watch" in self.calls
 
     def spare_heap(self):
         """Collect garbage often, where that can be asked for."""

@@ -23,6 +23,7 @@ from port import (
     CONNECTING,
     ENTERPRISE,
     HANDSHAKE_EXPIRED,
+    IDLE,
     KEY_REFUSED,
     NOT_FOUND,
     REJECTED,
@@ -55,14 +56,15 @@ async def probe(port, config, evidence):
     access_point = evidence.access_point
     if access_point[4] == ENTERPRISE:
         return Result(UNSUPPORTED, {})
-    until_ms = port.uptime_ms() + config.deadline_ms["association"]
+    deadline_ms = config.deadline_ms["association"]
+    until_ms = port.uptime_ms() + deadline_ms
     reason = ASSOCIATION_TIMEOUT
     for _ in range(_TRIES):
         # An attempt that the last cycle's deadline cut short is still under way.
         if not link.pends():
             _begin(port, config, link, access_point)
         state = port.link()
-        while state == CONNECTING and port.uptime_ms() < until_ms:
+        while state in (CONNECTING, IDLE) and port.uptime_ms() < until_ms:
             await sleep_ms(_POLL_MS)
             state = port.link()
         if state == ASSOCIATED:
@@ -70,18 +72,18 @@ async def probe(port, config, evidence):
             link.association_ms = link.associated_at_ms - link.requested_at_ms
             link.addressing_ms = None
             return Result(OK, {"association_ms": link.association_ms})
-        if state == CONNECTING and port.uptime_ms() - link.requested_at_ms < _PATIENCE_MS:
-            return Result(DEADLINE_PASSED, {})  # the next cycle waits on
+        tried_ms = port.uptime_ms() - link.requested_at_ms
+        if state == CONNECTING and max(deadline_ms, tried_ms) < _PATIENCE_MS:
+            return Result(DEADLINE_PASSED, {})  # the cycle is short: the next one waits on
         link.drop()
         reason = _REASONS.get(state, ASSOCIATION_TIMEOUT)
-        if state == CONNECTING or port.uptime_ms() + _PAUSE_MS >= until_ms:
+        if state in (CONNECTING, IDLE) or port.uptime_ms() + _PAUSE_MS >= until_ms:
             break
         await sleep_ms(_PAUSE_MS)
     return Result(reason, {})
 
 
 def _begin(port, config, link, access_point):
-    port.dissociate()
     link.access_point = access_point
     link.requested = True
     link.requested_at_ms = port.uptime_ms()

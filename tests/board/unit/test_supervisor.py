@@ -225,6 +225,40 @@ class SupervisorTest(unittest.TestCase):
                 load_identity(place)
             write(place + "/" + name, b"\x30\x00")
 
+    def test_another_boards_files_lead_to_safe_mode(self):
+        furnish(self.root)
+        self.port.chip = "np-000000000001"
+        document = self.safe_mode()
+        self.assertIn("this is np-000000000001, not " + BOARD, document["config"])
+        self.assertEqual(document["board"], "np-000000000001")
+
+    def test_the_scan_of_the_self_test_serves_the_first_cycle(self):
+        with Console(agent.supervisor), Console(agent.agent):
+            board = self.cycles(0)
+            selftest(self.port, 1, board, None)
+            asyncio.run(board.cycle())
+        self.assertEqual(self.port.calls.count("scan"), 1)
+
+    def test_a_task_that_dies_is_made_anew(self):
+        runs = []
+
+        async def idle():
+            await asyncio.sleep(60)
+
+        async def dies(task):
+            runs.append(task)
+
+        def enough(board):
+            board._survive = dies
+            return len(runs) >= 4
+
+        before, Agent._survive = Agent._survive, lambda _, task: dies(task)
+        try:
+            self.serve(idle, enough)
+        finally:
+            Agent._survive = before
+        self.assertTrue(len(runs) >= 4)
+
     def test_the_key_is_not_made_of_a_bad_configuration(self):
         furnish(self.root, key_id=0)
         with self.assertRaises(SetupError):

@@ -69,16 +69,23 @@ class UplinkTest(unittest.TestCase):
             heard=self.heard.append,
         )
 
-    def serve(self, duration_s, act=None):
-        """Serve for a while, with `act` after half of it."""
+    def serve(self, count, act=None):
+        """Serve until so many reports were sent and a little longer; `act` after half of them."""
+
+        async def sent(task, least):
+            for _ in range(1000):
+                if task.done() or len(self.session.seqs) >= least:
+                    break
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
         async def run():
             self.begin()
             task = asyncio.create_task(self.uplink._serve(self.session))
-            await asyncio.sleep(duration_s / 2)
             if act:
+                await sent(task, count // 2)
                 act()
-            await asyncio.sleep(duration_s / 2)
+            await sent(task, count)
             task.cancel()
             try:
                 await task
@@ -93,7 +100,7 @@ class UplinkTest(unittest.TestCase):
     def test_sends_all_in_order_in_bounded_messages(self):
         for _ in range(50):
             make(self.spool)
-        self.serve(0.1)
+        self.serve(50)
         self.assertEqual(self.session.seqs, list(range(1, 51)))
         self.assertTrue(all(topic == REPORT for topic, _ in self.session.sent))
         self.assertTrue(all(len(seqs) <= 19 for _, seqs in self.session.sent))
@@ -105,7 +112,7 @@ class UplinkTest(unittest.TestCase):
             make(self.spool)
             self.uplink.fresh.set()
 
-        self.serve(0.1, act)
+        self.serve(2, act)
         self.assertEqual(self.session.seqs, [1, 2])
 
     def test_keeps_off_the_air_while_measuring(self):
@@ -114,13 +121,13 @@ class UplinkTest(unittest.TestCase):
             make(self.spool)
             self.uplink.fresh.set()
 
-        self.serve(0.1, act)
+        self.serve(0, act)
         self.assertEqual(self.session.seqs, [])
 
     def test_an_acknowledgement_deletes(self):
         for _ in range(5):
             make(self.spool)
-        self.serve(0.1, lambda: self.ack(3))
+        self.serve(5, lambda: self.ack(3))
         self.assertEqual((self.spool.oldest_seq, self.spool.waiting), (4, 2))
         self.assertEqual(self.session.seqs, [1, 2, 3, 4, 5])
         self.assertEqual(self.faults.count, 0)
@@ -139,7 +146,7 @@ class UplinkTest(unittest.TestCase):
             for raw in (b"", good[:-1], good + b"x", b"\x02" + good[1:], bytes(27)):
                 self.uplink._message(ACK, raw)
 
-        self.serve(0.1, act)
+        self.serve(5, act)
         self.assertEqual(self.spool.waiting, 5)
         self.assertEqual(self.heard, [])
         self.assertEqual(self.faults.count, 9)
@@ -173,7 +180,7 @@ class UplinkTest(unittest.TestCase):
             make(self.spool)
             self.uplink.fresh.set()
 
-        self.serve(0.1, act)
+        self.serve(4, act)
         self.ack(3, time_s=111)
         self.assertEqual(self.heard, [])
         self.ack(4, time_s=222)
@@ -184,7 +191,7 @@ class UplinkTest(unittest.TestCase):
         try:
             for _ in range(3):
                 make(self.spool)
-            self.serve(0.18)
+            self.serve(7)
         finally:
             agent.uplink._RESEND_MS = before
         self.assertEqual(self.session.seqs[:7], [1, 2, 3, 3, 1, 2, 3])
@@ -192,14 +199,14 @@ class UplinkTest(unittest.TestCase):
     def test_does_not_run_far_ahead_of_the_collector(self):
         for _ in range(300):
             make(self.spool)
-        self.serve(0.2)
+        self.serve(256)
         self.assertTrue(256 <= len(self.session.seqs) < 256 + 20)
 
     def test_goes_on_when_the_collector_follows(self):
         for _ in range(300):
             make(self.spool)
         self.session.on_sent = lambda: self.ack(max(self.session.seqs))
-        self.serve(0.4)
+        self.serve(300)
         self.assertEqual(self.session.seqs, list(range(1, 301)))
         self.assertEqual(self.spool.waiting, 0)
 
@@ -212,7 +219,7 @@ class UplinkTest(unittest.TestCase):
         self.session.ping = gone
         try:
             with self.assertRaises(MqttError):
-                self.serve(0.2)
+                self.serve(1)
         finally:
             agent.uplink._PING_AFTER_MS = before
 
