@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 import serial
 
-from fleet.errors import BenchError
+from fleet.errors import BenchError, ToolMissingError
+from hil import tool
 from hil.board import BoardProcess, Settings, nvs
 from hil.board.flash import INSTANT, Flash
 from hil.board.image import read_partitions
+from hil.board.lock import Locks
 from tests.hil.board.desk import Desk
 
 WAIT_S = 15
@@ -224,6 +226,29 @@ def test_a_blank_board_says_what_the_rom_says(start: Callable[..., Desk]) -> Non
     desk = start(flash=None)
     with serial.Serial(desk.link, timeout=10) as port:
         assert port.read_until(b"invalid header: 0xffffffff").endswith(b"0xffffffff")
+
+
+@pytest.mark.parametrize("name", ["micropython", "micropython32"])
+def test_locks_are_known_and_free_while_it_waits(name: str) -> None:
+    with subprocess.Popen([interpreter(name), "-c", "input()"], stdin=subprocess.PIPE) as waiting:
+        until(lambda: "S" in Path(f"/proc/{waiting.pid}/stat").read_text().split()[2])
+        locks = Locks(waiting.pid)
+        assert locks._addresses
+        assert not locks.are_held()
+
+
+def test_a_board_may_have_a_32_bit_interpreter(start: Callable[..., Desk]) -> None:
+    desk = start(micropython=interpreter("micropython32"))
+    desk.put("main.py", "import sys; print('word', sys.maxsize); x = 1 / 3\nwhile True: pass")
+    desk.power_cycle()
+    assert desk.run("import sys; print(sys.maxsize, sys.platform)") == "2147483647 esp32\n"
+
+
+def interpreter(name: str) -> Path:
+    try:
+        return tool.find(name)
+    except ToolMissingError as missing:
+        pytest.skip(f"{missing.message}; {missing.hint}")
 
 
 def test_the_heap_is_as_large_as_asked(start: Callable[..., Desk]) -> None:
