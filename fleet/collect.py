@@ -18,16 +18,16 @@ from shlex import split
 from threading import Lock
 from typing import Any
 
-from firmware.linkreport import report as wire
 from firmware.linkreport.seal import Seal
 from fleet import reportkey, runner
-from fleet.errors import NetzpulsError, UsageError
+from fleet.errors import HostError, NetzpulsError, UsageError
 from fleet.gateway import intake, transfer
 from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
 from fleet.runner import Stop
 from fleet.ssh import Deadlines, Host, Session
 from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
+from fleet.text import printable
 
 DEFAULT_PARALLEL = 16
 DEFAULT_TIMEOUT_S = 600.0
@@ -49,12 +49,10 @@ class Collected:
         refused: reports that are not in the store, by reason.
         lost: reports that its boards made, that are in no store and never will be.
         breaks: places where a board's report does not vouch for the one before.
-        total: rows to come in all, once the gateway has said so.
     """
 
     gateway: str
     rows: int = 0
-    total: int = 0
     new: int = 0
     duplicates: int = 0
     refused: Counter[str] = field(default_factory=Counter)
@@ -85,7 +83,7 @@ class Seals:
 
     def __init__(self, secrets: Path) -> None:
         self._secrets = secrets
-        self._seals: dict[tuple[str, int], Seal | None] = {}
+        self._seals: dict[tuple[str, int], Seal] = {}
         self._lock = Lock()
 
     def seal(self, device: str, key_id: int) -> Seal | None:
@@ -94,10 +92,11 @@ class Seals:
         Raises: ConfigurationError: the key file cannot be read or is no key.
         """
         with self._lock:
-            if (device, key_id) not in self._seals:
-                key = reportkey.read(self._secrets, device, key_id)
-                self._seals[device, key_id] = Seal(key) if key else None
-            return self._seals[device, key_id]
+            seal = self._seals.get((device, key_id))
+            if seal is None and (key := reportkey.read(self._secrets, device, key_id)):
+                # Only what is there: names of boards that are not would fill the memory.
+                seal = self._seals[device, key_id] = Seal(key)
+            return seal
 
 
 def collect(
@@ -176,22 +175,6 @@ def host_of(city: Inventory, gateway_id: str) -> Host:
     )  # fmt: skip
 
 
-def verify(row: transfer.Row, seals: Seals) -> Verified | str:
-    """Return the report of a row if it is whole and its board's own, else why it is refused."""
-    try:
-        fields = wire.unpack(row.raw)
-    except wire.ReportError:
-        return intake.MALFORMED
-    seal = seals.seal(row.device, fields.key_id)
-    if seal is None:
-        return intake.KEY_UNKNOWN
-    if not wire.sealed(row.raw, seal):
-        return intake.SEAL_WRONG
-    if not 1 <= fields.oldest_seq <= fields.seq:
-        return intake.SEQUENCE_INVALID
-    return Verified(row.device, row.received_s, row.raw, fields)
-
-
 class _Pull:
     """What pulling from any gateway needs."""
 
@@ -209,7 +192,12 @@ class _Pull:
         with session.command(arguments) as command:
             try:
                 header, pieces = transfer.read(command.stdout)
-                result.total = header.last_row - header.first_row
+                if header.gateway != result.gateway:
+                    raise HostError(
+                        f"{session.host.label} ({session.host.name}): in {gateway.data_dir} there "
+                        f"lives {printable(header.gateway)!r}",
+                        hint="correct its host, ssh_port or data_dir in inventory.toml",
+                    )
                 for piece in pieces:
                     self._ingest(result, header.database, piece)
                     self._on_progress(result)
@@ -225,11 +213,11 @@ class _Pull:
         verified = []
         refused: Counter[str] = Counter()
         for row in piece:
-            report = verify(row, self._seals)
-            if isinstance(report, str):
-                refused[report] += 1
+            found = intake.verify(row.device, row.raw, self._seals)
+            if isinstance(found, intake.Refusal):
+                refused[found.reason] += 1
             else:
-                verified.append(report)
+                verified.append(Verified(row.device, row.received_s, row.raw, found))
         cursor = Cursor(database, piece[-1].row)
         ingested = self._writer.ingest(result.gateway, cursor, verified)
         if ingested.forks:

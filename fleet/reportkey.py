@@ -13,7 +13,8 @@ from firmware.linkreport.seal import KEY_BYTES
 from fleet.errors import ConfigurationError
 
 _FOLDER = "keys"
-_NAME = re.compile(r"(np-[0-9a-f]{12})\.([1-9][0-9]{0,4})\.key")
+_BOARD = re.compile(r"np-[0-9a-f]{12}")
+_NAME = re.compile(rf"({_BOARD.pattern})\.([1-9][0-9]{{0,4}})\.key")
 
 
 def path(secrets: Path, board: str, key_id: int) -> Path:
@@ -33,9 +34,9 @@ def read(secrets: Path, board: str, key_id: int) -> bytes | None:
 
     Raises: ConfigurationError: the file cannot be read or holds no key.
     """
-    file = path(secrets, board, key_id)
-    if not _NAME.fullmatch(file.name):
+    if not _BOARD.fullmatch(board):
         return None
+    file = path(secrets, board, key_id)
     try:
         key = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except FileNotFoundError:

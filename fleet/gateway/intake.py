@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from firmware.linkreport import report
 from firmware.linkreport.report import CORE_BYTES, SEAL_BYTES, VERSION
+from firmware.linkreport.seal import Seal
 from fleet.gateway.keyring import Keyring
 from fleet.text import printable
 
@@ -47,6 +48,13 @@ class Refusal(NamedTuple):
     reason: str
     device: str
     detail: str = ""
+
+
+class Seals(Protocol):
+    """Knows the boards' keys."""
+
+    def seal(self, board: str, key_id: int, /) -> Seal | None:
+        """Return the seal of one of a board's keys, None if there is no such key."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +98,11 @@ def examine(topic: str, payload: bytes, keyring: Keyring, max_bytes: int) -> Exa
         if isinstance(piece, Refusal):
             refusals.append(piece)
             continue
-        verdict = _verify(device, piece, keyring)
-        if isinstance(verdict, Refusal):
-            refusals.append(verdict)
+        found = verify(device, piece, keyring)
+        if isinstance(found, Refusal):
+            refusals.append(found)
         else:
-            reports.append(verdict)
+            reports.append(Verified(device, found.key_id, found.seq, found.oldest_seq, piece))
     return Examined(reports, refusals)
 
 
@@ -121,17 +129,18 @@ def _pieces(payload: bytes, device: str) -> Iterator[bytes | Refusal]:
         at = end
 
 
-def _verify(device: str, raw: bytes, keyring: Keyring) -> Verified | Refusal:
+def verify(device: str, raw: bytes, seals: Seals) -> report.Report | Refusal:
+    """Return what one report says if it is whole and its board's own, else why it is refused."""
     try:
-        fields = report.unpack(raw)
+        fields: report.Report = report.unpack(raw)
     except report.ReportError as error:
         return Refusal(MALFORMED, device, str(error))
     place = f"key_id {fields.key_id} seq {fields.seq}"
-    seal = keyring.seal(device, fields.key_id)
+    seal = seals.seal(device, fields.key_id)
     if seal is None:
         return Refusal(KEY_UNKNOWN, device, place)
     if not report.sealed(raw, seal):
         return Refusal(SEAL_WRONG, device, place)
     if not 1 <= fields.oldest_seq <= fields.seq:
         return Refusal(SEQUENCE_INVALID, device, f"{place} oldest_seq {fields.oldest_seq}")
-    return Verified(device, fields.key_id, fields.seq, fields.oldest_seq, raw)
+    return fields

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,8 @@ MAX_RAW_BYTES = 1024
 
 _MAGIC = b"netzpuls-transfer 1 "
 _MAX_HEADER_BYTES = 4096
+_MAX_ROW = 2**63 - 1  # SQLite's
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _LENGTH = struct.Struct(">I")
 _ROW = struct.Struct(">QIB")
 _RAW = struct.Struct(">H")
@@ -103,7 +106,9 @@ def _chunks(stream: BinaryIO, header: Header, line: bytes) -> Iterator[list[Row]
             raise _altered(f"a chunk of {length} bytes")
         payload = _unzip(_exactly(stream, length))
         digest.update(payload)
-        chunk = list(_unpack(payload))
+        chunk = list(islice(_unpack(payload), CHUNK_ROWS + 1))
+        if not 0 < len(chunk) <= CHUNK_ROWS:
+            raise _altered("a chunk with no row or too many")
         for row in chunk:
             if not last < row.row <= header.last_row:
                 raise _altered(f"row {row.row} after row {last}")
@@ -126,10 +131,14 @@ def _parse_header(line: bytes) -> Header:
         )
     try:
         header = Header(**json.loads(line[len(_MAGIC) :]))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise _altered("its header is not readable") from None
     kinds = [type(value) for value in asdict(header).values()]
-    if kinds != [str, str, int, int]:
+    if (
+        kinds != [str, str, int, int]
+        or not _UUID.fullmatch(header.database)
+        or not 0 <= header.first_row <= header.last_row <= _MAX_ROW
+    ):
         raise _altered("its header has a wrong value")
     return header
 

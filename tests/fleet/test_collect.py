@@ -96,7 +96,8 @@ def test_a_gateway_with_a_new_database_is_read_from_its_beginning(town: Town) ->
 def test_what_is_refused_is_counted_and_never_stored(town: Town) -> None:
     good, bad = town.boards
     stranger = TestBoard("np-ffffffffffff", "nowhere", "x")
-    escaping = TestBoard("../../x", "nowhere", "x")
+    # A key is found by a board's id, not by a path that leads to it.
+    escaping = TestBoard(f"../keys/{good.id}", "nowhere", "x", key=good.key)
     forger = TestBoard(bad.id, bad.site, bad.room, key=b"\0" * 32)
     folder = Path(town.gateways["gw-1"]["data_dir"])
     reports = [(board, board.report(DAY_S)) for board in (good, forger, stranger, escaping)]
@@ -365,6 +366,24 @@ def test_a_flood_on_stderr_neither_blocks_nor_fills_nor_paints(town: Town, tmp_p
     assert error.message.endswith(r"\x1b[31mred")
     assert len(error.message) < 600
     assert error.message == printable(error.message, 10_000)
+
+
+def test_a_host_that_is_another_gateway(town: Town) -> None:
+    _fill(town, 2)
+    town.gateway("gw-2", **town.gateways["gw-1"])
+    first, second = collect(town.write())
+    assert (first.error, first.new) == (None, 2)
+    assert isinstance(second.error, HostError)
+    assert "there lives 'gw-1'" in second.error.message
+    assert second.rows == 0
+
+
+def test_boards_that_are_unknown_fill_no_memory(town: Town) -> None:
+    seals = module.Seals(town.write().secrets)
+    for key_id in range(1, 1000):
+        assert seals.seal("np-ffffffffffff", key_id) is None
+    assert not seals._seals
+    assert seals.seal(town.boards[0].id, 1) is seals.seal(town.boards[0].id, 1)
 
 
 def test_a_host_that_talks_before_it_answers(town: Town, tmp_path: Path) -> None:

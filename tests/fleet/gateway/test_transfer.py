@@ -1,4 +1,8 @@
+import dataclasses
 import io
+import struct
+import zlib
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -89,10 +93,35 @@ def test_chatter_before_the_header_is_quoted_safely() -> None:
         transfer.read(io.BytesIO(b""))
 
 
-@pytest.mark.parametrize("text", [b"{}", b"[]", b"{", b'{"database": 1}'])
+@pytest.mark.parametrize("text", [b"{}", b"[]", b"{", b'{"database": 1}', b"[" * 3000])
 def test_a_header_that_is_not_ours_is_refused(text: bytes) -> None:
     with pytest.raises(TransferError):
         transfer.read(io.BytesIO(b"netzpuls-transfer 1 " + text + b"\n"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"database": "x; reboot"},
+        {"database": "\ud800"},
+        {"first_row": -1},
+        {"first_row": HEADER.last_row + 1},
+        {"last_row": 2**63},
+        {"last_row": True},
+    ],
+)
+def test_a_header_says_only_what_a_gateway_could(change: dict[str, Any]) -> None:
+    with pytest.raises(TransferError, match="wrong value"):
+        unpacked(packed([], dataclasses.replace(HEADER, **change)))
+
+
+@pytest.mark.parametrize("count", [0, transfer.CHUNK_ROWS + 1])
+def test_a_chunk_holds_some_rows_and_not_too_many(count: int) -> None:
+    payload = b"".join(transfer._pack(Row(8 + n, 0, "", b"")) for n in range(count))
+    chunk = zlib.compress(payload)
+    head = packed([]).split(b"\n")[0] + b"\n"
+    with pytest.raises(TransferError, match="no row or too many"):
+        unpacked(head + struct.pack(">I", len(chunk)) + chunk)
 
 
 def test_a_chunk_cannot_ask_for_much_memory() -> None:
