@@ -5,15 +5,14 @@ Inside, time is UTC seconds, and a period is half open: its start belongs to it,
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from fleet.errors import UsageError
 
 DEFAULT_LENGTH_S = 24 * 3600
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_FIRST_YEAR = 1971
 _HINT = "give a date (2026-11-22) or a time (2026-11-22T08:05, 2026-11-22T08:05+01:00)"
 
 
@@ -59,15 +58,23 @@ def parse(start: str | None, end: str | None, zone: ZoneInfo, now_s: int) -> Per
 def _seconds(text: str, zone: ZoneInfo, option: str, *, end_of_day: bool) -> int:
     text = text.strip()
     try:
-        if _DATE.fullmatch(text):
-            day = date.fromisoformat(text) + timedelta(days=end_of_day)
-            return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp())
-        moment = datetime.fromisoformat(text)
+        moment = _midnight(text, zone, days_on=end_of_day) or datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text!r} is no date or time", hint=_HINT) from None
+    if moment.year < _FIRST_YEAR:
+        raise UsageError(f"{option} {text!r} is before all boards", hint=_HINT)
     if moment.tzinfo is None:
         moment = _local(moment, zone, f"{option} {text}")
     return int(moment.timestamp())
+
+
+def _midnight(text: str, zone: ZoneInfo, *, days_on: int) -> datetime | None:
+    """Return the beginning of a date, or of a later day; None if the text is no date."""
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return None
+    return datetime.combine(day + timedelta(days=days_on), time(), zone)
 
 
 def _local(moment: datetime, zone: ZoneInfo, what: str) -> datetime:

@@ -34,6 +34,7 @@ NOW_S = _at("2026-11-22T08:05:30+01:00")
             "2026-10-25T02:30+01:00",
             ("2026-10-25T00:30Z", "2026-10-25T01:30Z"),
         ),
+        ("20261001", "20261031", ("2026-10-01T00:00+02:00", "2026-11-01T00:00+01:00")),
         # What lies in the future is cut off.
         ("2026-11-22", "2026-12-31", ("2026-11-22T00:00+01:00", "2026-11-22T08:05:30+01:00")),
     ],
@@ -51,6 +52,8 @@ def test_what_people_say_is_understood(
         (None, "2026-13-01", "--to '2026-13-01' is no date or time"),
         ("9999-12-31", "9999-12-31", "no date or time"),
         ("", None, "--from '' is no date or time"),
+        ("0001-01-01", None, "is before all boards"),
+        (None, "0001-01-01T00:00+14:00", "is before all boards"),
         ("2026-11-20", "2026-11-19", "ends before it begins"),
         ("2026-12-01", None, "ends before it begins"),
         ("2026-03-29T02:30", None, "does not exist in Europe/Berlin"),
