@@ -196,9 +196,16 @@ class Store:
                     )
             try:
                 yield
-            except (duckdb.OperationalError, duckdb.ConnectionException) as error:
+            except duckdb.Error as error:
+                said = f"{self.path}: {printable(str(error).partition(chr(10))[0], 400)}"
+                if type(error) is duckdb.Error or isinstance(error, duckdb.FatalException):
+                    raise StoreError(
+                        said, hint="move the file away and collect anew: gateways have it all"
+                    ) from None
+                if not isinstance(error, duckdb.OperationalError | duckdb.ConnectionException):
+                    raise
                 raise StoreError(
-                    f"{self.path}: {printable(str(error).partition(chr(10))[0], 400)}",
+                    said,
                     hint="look at free space and rights there, and who else has the file open",
                 ) from None
 

@@ -163,6 +163,20 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, content: bytes | None) -
     assert city.path.read_bytes() == before
 
 
+def test_a_damaged_store_is_no_defect(tmp_path: Path, board: TestBoard) -> None:
+    city = Store(tmp_path)
+    with city.writing() as writer:
+        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
+    content = city.path.read_bytes()
+    headers = 12_288
+    city.path.write_bytes(content[:headers] + bytes(b ^ 0x55 for b in content[headers:]))
+    with pytest.raises(StoreError, match="Corrupt") as caught, city.reading():
+        pass
+    assert "move the file away" in caught.value.hint
+    with pytest.raises(StoreError, match="Corrupt"), city.writing():
+        pass
+
+
 def test_a_full_disk_changes_nothing(tmp_path: Path, board: TestBoard) -> None:
     city = Store(tmp_path)
     with city.writing() as writer:
