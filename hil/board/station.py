@@ -61,7 +61,7 @@ class Station:
         self._changed = asyncio.Event()
         self._services: dict[str, Callable[[Request], Any]] = {
             "wlan-active": self._activate,
-            "wlan-scan-start": lambda _: int(self._delays.scan_s * 1000),
+            "wlan-scan-start": self._scan_duration_ms,
             "wlan-scan": self._scan,
             "wlan-connect": self._connect,
             "wlan-disconnect": self._disconnect,
@@ -238,9 +238,18 @@ class Station:
         if not self._is_active:
             raise RequestError("Wifi Not Started")
 
+    @property
+    def _is_connecting(self) -> bool:
+        return self._task is not None and not self._task.done() and self._point is None
+
+    def _scan_duration_ms(self, _request: Request) -> int:
+        return 0 if self._is_connecting else int(self._delays.scan_s * 1000)
+
     def _scan(self, _request: Request) -> list[list[Any]]:
         if not self._is_active:
             raise RequestError("STA must be active")
+        if self._is_connecting:
+            return []  # ESP_ERR_WIFI_STATE, which the port takes for nothing found
         return [
             [
                 "" if point.hidden else point.ssid,
@@ -263,7 +272,7 @@ class Station:
             target = _Target(request["ssid"], request["key"] or "", where)
         if target is None:
             raise RequestError("Wifi SSID Invalid")
-        if self._task is not None and not self._task.done() and self._point is None:
+        if self._is_connecting:
             raise RequestError("Wifi Internal State Error")  # it is connecting: disconnect first
         self._stop_joining()
         self._target = target

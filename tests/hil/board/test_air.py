@@ -214,15 +214,15 @@ def test_why_a_station_cannot_join(
     assert repl.run(f"print({call})") == f"{status}\n"
 
 
-def test_without_a_limit_the_driver_tries_for_ever(repl: Repl) -> None:
+def test_without_a_limit_the_driver_tries_for_ever_and_does_nothing_else(repl: Repl) -> None:
     assert repl.run("print(join('school', 'wrong horse', ms=200))") == "1001\n"
     said = repl.run("""
         try:
             wlan.connect('school', 'correct horse')
         except OSError as error:
-            print(error)
+            print(error, wlan.scan())
         """)
-    assert said == "Wifi Internal State Error\n"
+    assert said == "Wifi Internal State Error []\n"
 
 
 def test_an_association_without_a_lease(desk: Desk, repl: Repl) -> None:
