@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from ipaddress import IPv4Address
 from pathlib import Path
+from shlex import split
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
@@ -38,7 +39,9 @@ BoardId = Annotated[str, StringConstraints(pattern=r"^np-[0-9a-f]{12}$")]
 Mac = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}:){5}[0-9a-f]{2}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=60_000)]
+Text = Annotated[str, StringConstraints(min_length=1)]
 Role = Literal["classroom-sensor", "ap-monitor"]
+Deadline = Literal["cycle", "radio", "association", "addressing", "gateway", "resolver", "internet"]
 Security = Literal["open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"]
 
 
@@ -54,6 +57,12 @@ def _timezone(name: str) -> str:
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"no time zone {name!r} on this machine") from error
     return name
+
+
+def _command(text: str) -> str:
+    if not split(text):
+        raise ValueError("no command")
+    return text
 
 
 class City(Table):
@@ -97,7 +106,7 @@ class Measurement(Table):
     resolver: ResolverTarget
     internet: InternetTarget
     thresholds: Thresholds = Thresholds()
-    deadline_ms: dict[str, Milliseconds] = Field(default_factory=dict)
+    deadline_ms: dict[Deadline, Milliseconds] = Field(default_factory=dict)
 
 
 class Wlan(Table):
@@ -116,24 +125,24 @@ class District(Table):
 class Jump(Table):
     """A host that SSH passes through on its way to gateways."""
 
-    host: str
+    host: Text
     ssh_port: Port = 22
-    user: str
+    user: Text
     host_key: str | None = None
 
 
 class Gateway(Table):
     """A host at a site: broker and collector for the boards there."""
 
-    host: str
+    host: Text
     ssh_port: Port = 22
-    user: str = "netzpuls"
+    user: Text = "netzpuls"
     host_key: str | None = None
     identity_file: str | None = None
     jump: Id | None = None
-    command: str = "netzpuls"
-    data_dir: str = "/var/lib/netzpuls"
-    broker_host: str
+    command: Annotated[str, AfterValidator(_command)] = "netzpuls"
+    data_dir: Text = "/var/lib/netzpuls"
+    broker_host: Text
     broker_port: Port = 8883
 
 
