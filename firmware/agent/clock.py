@@ -47,8 +47,8 @@ class Clock:
         self._ntp_due_ms = now_ms + _RETRY_MS
         try:
             time_s = self._port.ntp_time_s()
-        except (OSError, OverflowError):  # no answer; the next try is due later
-            return
+        except (OSError, OverflowError, ValueError, IndexError):
+            return  # no answer, or no sensible one; the next try is due later
         if self._floor_s <= time_s <= _LATEST_S:
             self._set(time_s, CLOCK_NTP)
             self._ntp_due_ms = now_ms + _RENEW_MS

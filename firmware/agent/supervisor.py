@@ -51,9 +51,11 @@ def selftest(port, boot, agent, problem):
     cause = port.reset_cause()
     parts = {"config": "ok", "identity": "ok"}
     if problem:
-        part = getattr(problem, "part", "identity")
         parts["identity"] = "not checked"
-        parts[part] = str(problem)
+        if hasattr(problem, "part"):
+            parts[problem.part] = str(problem)
+        else:
+            parts["config"] = "cannot start: %s %s" % (type(problem).__name__, problem)
     document = {
         "ok": agent is not None and not broken,
         "board": agent.config.board if agent else port.board_id(),

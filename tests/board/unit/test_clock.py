@@ -63,6 +63,16 @@ class ClockTest(unittest.TestCase):
             clock.ask_ntp()
             self.assertEqual(clock.now(), (0, CLOCK_NONE))
 
+    def test_a_broken_ntp_answer_is_no_answer(self):
+        def broken():
+            raise ValueError("buffer too small")
+
+        port = port_at(0)
+        port.ntp_time_s = broken
+        clock = Clock(port, FLOOR_S)
+        clock.ask_ntp()
+        self.assertEqual(clock.now(), (0, CLOCK_NONE))
+
     def test_an_acknowledgement_gives_time_to_a_board_without_ntp(self):
         port = port_at(0)
         clock = Clock(port, FLOOR_S)

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -224,6 +225,35 @@ class SupervisorTest(unittest.TestCase):
             with self.assertRaises(SetupError):
                 load_identity(place)
             write(place + "/" + name, b"\x30\x00")
+
+    def test_whatever_else_is_wrong_leads_to_safe_mode_too(self):
+        def broken(name):
+            raise RuntimeError("flash")
+
+        furnish(self.root)
+        self.port.recall = broken
+        document = self.safe_mode()
+        self.assertIn("cannot start: RuntimeError flash", document["config"])
+
+    def test_cycles_leave_nothing_behind_in_memory(self):
+        if not hasattr(gc, "mem_alloc"):
+            self.skipTest("only MicroPython counts its heap; test_on_micropython.py runs this")
+        used = []
+
+        async def go(lines):
+            board = start(self.port, self.root)
+            for number in range(40):
+                await board.cycle()
+                board.spool.acknowledge(number)
+                lines.clear()
+                gc.collect()
+                used.append(gc.mem_alloc())
+
+        furnish(self.root)
+        with Console(agent.agent) as console:
+            asyncio.run(go(console.lines))
+        # Something the collector takes for a pointer may keep a little for a while.
+        self.assertLessEqual(min(used[30:]) - min(used[5:15]), 256)
 
     def test_another_boards_files_lead_to_safe_mode(self):
         furnish(self.root)
