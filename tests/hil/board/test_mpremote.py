@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
+import select
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from pathlib import Path
 import pytest
 import serial
 
-from tests.hil.board.desk import Desk
+from tests.hil.board.desk import TOOLS, Desk
 
 
 def test_exec_eval_and_run(desk: Desk, tmp_path: Path) -> None:
@@ -64,6 +67,26 @@ def test_soft_reset_and_reset(desk: Desk) -> None:
     assert desk.mpremote("resume", "exec", cause).strip() == "2"
     desk.power_cycle()
     assert desk.mpremote("resume", "exec", cause).strip() == "1"
+
+
+def test_repl_on_a_terminal(desk: Desk) -> None:
+    ours, theirs = os.openpty()
+    command = [str(TOOLS / "mpremote"), "connect", desk.link, "repl"]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs) as tool:
+        os.close(theirs)
+        read_until(ours, b"Use Ctrl-] or Ctrl-x to exit this shell")
+        os.write(ours, b"\rprint(6 * 7)\r")
+        read_until(ours, b"\r\n42\r\n>>> ")
+        os.write(ours, b"\x18")
+        assert tool.wait(10) == 0
+    os.close(ours)
+
+
+def read_until(terminal: int, end: bytes) -> None:
+    said = b""
+    while end not in said:
+        assert select.select([terminal], [], [], 10)[0], said
+        said += os.read(terminal, 4096)
 
 
 def test_rtc(desk: Desk) -> None:
