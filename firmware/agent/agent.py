@@ -43,7 +43,7 @@ class Agent:
         seal = Seal(key)
         self._seal = seal
         self.spool = Spool(Files(root + "/spool"), seal, config.key_id, port)
-        self.clock = Clock(port, max(not_before_s(certificate), self.spool.last_time_s))
+        self.clock = Clock(port, not_before_s(certificate), self.spool.last_time_s)
         self.link = Link(port)
         self.uplink = Uplink(
             port,

@@ -19,17 +19,18 @@ class Clock:
     """Unix time with its quality.
 
     Args:
-        floor_s: a moment that is past for sure.
+        floor_s: a moment that is past for sure; a time before it is nonsense.
+        last_s: a later moment that is past if the clock was right then.
     """
 
-    def __init__(self, port, floor_s):
+    def __init__(self, port, floor_s, last_s=0):
         self._port = port
         self._floor_s = floor_s
         self._ntp_due_ms = 0
         kept = port.recall("clock_set") == 1 and port.reset_cause() not in _POWER_LOST
         self.quality = CLOCK_KEPT if kept and port.time_s() >= floor_s else CLOCK_NONE
-        if port.time_s() < floor_s:
-            port.set_time_s(floor_s)
+        if port.time_s() < max(floor_s, last_s) and self.quality == CLOCK_NONE:
+            port.set_time_s(max(floor_s, last_s))
         if self.quality == CLOCK_NONE and port.recall("clock_set") == 1:
             port.remember("clock_set", 0)
 

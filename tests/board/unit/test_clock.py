@@ -24,6 +24,14 @@ class ClockTest(unittest.TestCase):
         self.assertEqual(clock.now(), (0, CLOCK_NONE))
         self.near(port.time_s(), FLOOR_S)
 
+    def test_a_last_report_from_a_wrong_future_does_not_keep_the_right_time_out(self):
+        port = port_at(0)
+        clock = Clock(port, FLOOR_S, NOW_S + 1000000)
+        self.near(port.time_s(), NOW_S + 1000000)
+        self.assertEqual(clock.now(), (0, CLOCK_NONE))
+        clock.hear_ack(NOW_S)
+        self.near(clock.now()[0], NOW_S)
+
     def test_time_is_kept_over_a_restart_but_not_over_a_power_cut(self):
         for cause, quality in ((1, CLOCK_NONE), (0, CLOCK_NONE), (3, CLOCK_KEPT), (5, CLOCK_KEPT)):
             port = port_at(NOW_S)
