@@ -259,6 +259,11 @@ def load(folder: Path) -> Authority:
     Raises: AuthorityError: there is none, or its files do not fit together.
     """
     key_path, certificate_path = folder / SECRETS_FOLDER / KEY_FILE, folder / CERTIFICATE_FILE
+    if not key_path.exists() and not certificate_path.exists():
+        raise AuthorityError(
+            f"the city in {folder} has no CA yet",
+            hint="the first `netzpuls gateway prepare` or `netzpuls board flash` makes it",
+        )
     key = _read_key(key_path)
     certificate = read_certificate(certificate_path)
     if certificate.public_key() != key.public_key():

@@ -155,6 +155,12 @@ def test_files_that_cannot_be_right_are_refused(tmp_path: Path, ca: authority.Au
         authority.load(tmp_path)
 
 
+def test_a_city_without_a_ca_is_told_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(AuthorityError, match="has no CA yet") as caught:
+        authority.load(tmp_path)
+    assert "gateway prepare" in caught.value.hint
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuthorityError, match="cannot make the city's CA in"):
