@@ -56,10 +56,15 @@ def private_folder(folder: Path) -> Path:
 def secret_folder(folder: Path) -> Path:
     """Make a private folder that git does not see, inside one that people keep in git."""
     private_folder(folder)
+    hide_from_git(folder)
+    return folder
+
+
+def hide_from_git(folder: Path) -> None:
+    """Have git see nothing in a folder."""
     ignore = folder / ".gitignore"
     if not ignore.exists():
         write(ignore, "*\n")
-    return folder
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ import duckdb
 
 from firmware.linkreport import report as wire
 from firmware.linkreport.table import LAYERS
+from fleet import file
 from fleet.errors import StoreError
 from fleet.text import printable
 
@@ -159,8 +160,12 @@ class Store:
         """
         try:
             self.folder.mkdir(exist_ok=True)
+            file.hide_from_git(self.folder)
         except OSError as error:
-            raise StoreError(f"cannot make {self.folder}: {error.strerror}") from None
+            raise StoreError(
+                f"cannot write to {self.folder}: {error.strerror}",
+                hint="look at free space and rights there",
+            ) from None
         path = self.folder / "writer.lock"
         with _locked(path, fcntl.LOCK_EX, patience_s=0) as descriptor:
             if descriptor is None:

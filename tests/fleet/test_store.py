@@ -53,6 +53,11 @@ def test_reports_go_in_once_and_come_out_decoded(tmp_path: Path, board: TestBoar
     ]
 
 
+def test_a_city_in_git_keeps_its_store_out(tmp_path: Path) -> None:
+    with Store(tmp_path).writing():
+        assert (tmp_path / "store" / ".gitignore").read_text() == "*\n"
+
+
 def test_duplicates_within_one_piece_count_once(tmp_path: Path, board: TestBoard) -> None:
     items = [verified(board, raw) for raw in board.series(DAY_S, 3)]
     with Store(tmp_path).writing() as writer:
