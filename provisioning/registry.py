@@ -82,10 +82,12 @@ class Enrolment:
     def _take_names(self, registry: str) -> None:
         certificate = self._certificate_path
         before = certificate.read_bytes() if certificate.exists() else None
-        # The registry comes last: what is in it has its key and certificate.
+        # The registry comes last: what is in it has its key and certificate, on disk.
         self._staged_key.replace(self._key_path)
         self._staged_certificate.replace(certificate)
         try:
+            file.sync_folder(self._key_path.parent)
+            file.sync_folder(certificate.parent)
             file.write(self._city / REGISTRY_FILE, registry)
         except OSError:
             self._key_path.unlink()

@@ -74,7 +74,7 @@ def _find(console: bytearray) -> dict[str, Any] | None:
         return None
     try:
         document = json.loads(console[at + len(MARK) : end])
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
         # A line garbled on its way; what came before it is kept for the error.

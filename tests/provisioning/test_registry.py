@@ -113,6 +113,23 @@ def test_a_registry_broken_meanwhile_is_not_written_over(city: Path) -> None:
     assert (city / "registry.toml").read_text() == "version = 1\n<<<<<<< mine\n"
 
 
+def test_a_key_is_on_disk_before_the_registry_names_it(
+    city: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    real = file.sync_folder
+
+    def note(folder: Path) -> None:
+        if not list(folder.glob("*.staged")):
+            synced.append(folder)
+        real(folder)
+
+    with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n") as enrolment:
+        monkeypatch.setattr(file, "sync_folder", note)
+        enrolment.commit(_entry())
+    assert synced == [city / "secrets" / "keys", city / "boards", city]
+
+
 @pytest.mark.parametrize("again", [False, True])
 def test_a_full_disk_at_the_last_step_takes_all_back(
     city: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool

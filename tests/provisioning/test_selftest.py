@@ -85,7 +85,8 @@ def test_a_line_in_pieces(console: Console) -> None:
 
 
 def test_a_garbled_line_does_not_hide_the_next(console: Console) -> None:
-    console.say(selftest.MARK + b"{\xff\xff\r\n", selftest.MARK + b"[1]\r\n", _line())
+    console.say(selftest.MARK + b"{\xff\xff\r\n", selftest.MARK + b"[1]\r\n")
+    console.say(selftest.MARK + b"[" * 3000 + b"\r\n", _line())
     assert _read(console) == GOOD
 
 
