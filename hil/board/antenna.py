@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 from hil.board import task
@@ -67,15 +68,17 @@ class Stream:
 
     def cut(self) -> socket.socket:
         """Stop relaying; return the peer's socket, which is still open."""
-        self._task.cancel()
-        self._board.close()
+        self._end(self._board.close)
         return self._peer
 
     def abort(self) -> None:
         """Reset both sides."""
+        self._end(self._reset)
+
+    def _end(self, close: Callable[[], object]) -> None:
+        # Not before the loop has let go of the sockets: their numbers may be given anew at once.
+        self._task.add_done_callback(lambda _task: close())
         self._task.cancel()
-        _reset(self._board)
-        _reset(self._peer)
 
     async def _run(self) -> None:
         try:
@@ -85,11 +88,14 @@ class Stream:
         except* OSError:
             # One side was reset: the other one learns it, as soon as the way is open.
             await self._gate.passed()
-            _reset(self._board)
-            _reset(self._peer)
+            self._reset()
         else:
             self._board.close()
             self._peer.close()
+
+    def _reset(self) -> None:
+        _reset(self._board)
+        _reset(self._peer)
 
     async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         loop = asyncio.get_running_loop()

@@ -85,7 +85,7 @@ class Chip:
             "clock": self._clock,
             "rtc-memory": self._memory,
             "soft-reset": self._soft_reset,
-            "reset": lambda _: self._later(self.reset, Cause.HARD),
+            "reset": lambda _: self._later(self.run, Cause.HARD),
             "reset-cause": lambda _: int(self._cause),
             "bootloader": lambda _: self._later(self._bootloader),
             "deepsleep": self._deep_sleep,
@@ -109,7 +109,10 @@ class Chip:
         return self._cause
 
     def run(self, cause: Cause) -> None:
-        """Start as after a reset; say on the line what the ROM says."""
+        """Start as after a reset; say on the line what the ROM says.
+
+        The clock and the RTC's memory are lost when the power was.
+        """
         self.stop()
         self._cause = cause
         if cause is Cause.POWER_ON:
@@ -140,14 +143,11 @@ class Chip:
             if timer is not None:
                 timer.cancel()
         self._timer = self._watchdog = None
+        self._is_soft_reset = False
         self._station.off()
         if self._interpreter is not None:
             self._interpreter.kill()
             self._interpreter = None
-
-    def reset(self, cause: Cause) -> None:
-        """Reset and start again; the clock keeps its time unless the power went."""
-        self.run(cause)
 
     def type(self, data: bytes) -> None:
         """Give bytes from the line to the program."""
@@ -179,7 +179,7 @@ class Chip:
         self._say(f"\nvirtual board: MicroPython ended by itself, status {status}; rebooting\n")
         self._interpreter.kill()
         self._interpreter = None
-        self._timer = self._loop.call_later(_CRASH_S, self.reset, Cause.HARD)
+        self._timer = self._loop.call_later(_CRASH_S, self.run, Cause.HARD)
 
     def _complain(self, text: str) -> None:
         self._say(text + "\n")
@@ -240,7 +240,7 @@ class Chip:
     def _sleep(self, duration_s: float) -> None:
         self.stop()
         if duration_s:
-            self._timer = self._loop.call_later(duration_s, self.reset, Cause.DEEP_SLEEP)
+            self._timer = self._loop.call_later(duration_s, self.run, Cause.DEEP_SLEEP)
 
     def _feed(self, request: Request) -> None:
         if "timeout_ms" in request:
@@ -255,7 +255,7 @@ class Chip:
             "The following tasks/users did not reset the watchdog in time:\n"
             "E (0) task_wdt:  - mp_task (CPU 0)\nE (0) task_wdt: Aborting.\nRebooting...\n"
         )
-        self.reset(Cause.WATCHDOG)
+        self.run(Cause.WATCHDOG)
 
     def _list_partitions(self, _request: Request) -> list[list[int | str]]:
         return [[p.kind, p.subtype, p.address, p.size, p.label] for p in self._partitions]

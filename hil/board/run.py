@@ -28,7 +28,7 @@ HEAP_BYTES = 1 << 20
 _START = Path(__file__).parent / "shim" / "start.py"
 _HEAD_BYTES = 8
 _FRAME_LIMIT_BYTES = 1 << 20
-_INPUT_LIMIT_BYTES = 1 << 16
+_INPUT_LIMIT_BYTES = 1 << 22
 _BACKLOG_BYTES = 2048  # more unsent output than this makes print() wait, as a UART does
 _INTERRUPT_TRIES = 200
 _INTERRUPT_STEP_S = 0.001
@@ -47,7 +47,7 @@ class RequestError(Exception):
         self.reason = reason
 
 
-def die_with_parent() -> None:
+def _die_with_parent() -> None:
     """Ask the kernel to kill this process when the one that started it ends."""
     parent = os.getppid()
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
@@ -116,7 +116,7 @@ class Interpreter:
                 stderr=self._stdout_write,
                 pass_fds=(theirs.fileno(), self._flash_file),
                 start_new_session=True,
-                preexec_fn=die_with_parent,  # noqa: PLW1509 - the board has one thread
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the board has one thread
                 cwd="/",
                 env={},
             )

@@ -482,3 +482,16 @@ def test_another_address_ends_connections(desk: Desk, repl: Repl, server: Server
         joined(repl)
         with pytest.raises(ConnectionResetError):
             peer.recv(1)
+
+
+def test_many_power_cuts_with_open_streams(desk: Desk, air: dict[str, Any], server: Server) -> None:
+    """Closed sockets and new ones share numbers: what is torn down must not take them along."""
+    for _ in range(4):
+        with contextlib.ExitStack() as peers:
+            with desk.repl() as repl:
+                repl.run(JOIN)
+                joined(repl).run("streams = [connect('10.1.0.2', 8883) for _ in range(5)]")
+                accepted = [peers.enter_context(server.accept()) for _ in range(5)]
+                assert repl.run("print([s.write(b'x') for s in streams])") == "[1, 1, 1, 1, 1]\n"
+            assert [peer.recv(1) for peer in accepted] == [b"x"] * 5
+            desk.power_cycle()
