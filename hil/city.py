@@ -229,7 +229,7 @@ class VirtualCity:
         return pid
 
     def _build(self, stack: contextlib.ExitStack) -> None:
-        _empty(self.folder)
+        stack.enter_context(_emptied(self.folder))
         self._image.write_bytes(application.build_image())
         sshd = stack.enter_context(self._ssh_server())
         internet = stack.enter_context(Internet())
@@ -400,23 +400,32 @@ class VirtualCity:
                 process.wait()
 
 
-def _empty(folder: Path) -> None:
-    """Make an empty folder, or empty one that an earlier city filled; touch nothing else."""
+@contextlib.contextmanager
+def _emptied(folder: Path) -> Iterator[None]:
+    """Hold a folder that was made, or that an earlier city filled and is empty now.
+
+    Raises: BenchError: something else is in it, a city is alive there, or it cannot be written.
+    """
     mark = folder / ".netzpuls-virtual-city"
-    try:
-        if folder.exists() and any(folder.iterdir()) and not mark.exists():
-            raise BenchError(
-                f"{folder} is not empty and not a virtual city's",
-                hint="name another folder with --dir",
-            )
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True, mode=0o700)
-        mark.touch()
-    except OSError as error:
-        raise BenchError(
-            f"cannot make {folder}: {error.strerror}", hint="name another folder with --dir"
-        ) from None
+    hint = "name another folder with --dir"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(file.locked(folder, wait=False))
+            if any(folder.iterdir()) and not mark.exists():
+                raise BenchError(f"{folder} is not empty and not a virtual city's", hint=hint)
+            mark.touch()
+            file.private_folder(folder)
+            for entry in folder.iterdir():
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                elif entry != mark:
+                    entry.unlink()
+        except BlockingIOError:
+            raise BenchError(f"another virtual city is alive in {folder}", hint=hint) from None
+        except OSError as error:
+            raise BenchError(f"cannot make {folder}: {error.strerror}", hint=hint) from None
+        yield
 
 
 def _wait_ready(process: subprocess.Popen[bytes], folder: Folder, log: Path) -> None:

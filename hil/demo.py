@@ -26,7 +26,7 @@ from firmware.linkreport import table as table_of_layers
 from fleet import collect, inventory, report
 from fleet.cli import fleet as fleet_cli
 from fleet.cli.output import json_option, print_document, progress, result
-from fleet.errors import BenchError
+from fleet.errors import BenchError, NetzpulsError
 from fleet.period import Period
 from fleet.report import Outages, Uptime
 from fleet.store import Store
@@ -247,11 +247,20 @@ def demo(*, boards: int, seconds: int, folder: Path, instant: bool, as_json: boo
     """
     with _Screen(quiet=as_json) as screen:
         outcome = _tell(screen, boards, seconds, folder, instant=instant)
+    verdict = {"ok": True} if outcome.is_good else _failure(outcome).document()
     if as_json:
-        print_document({"ok": outcome.is_good} | outcome.document(screen.events))
+        print_document(verdict | outcome.document(screen.events))
     else:
         _show(outcome)
-    return 0 if outcome.is_good else 1
+    return 0 if outcome.is_good else NetzpulsError.exit_code
+
+
+def _failure(outcome: _Outcome) -> NetzpulsError:
+    counts = f"{outcome.lost} reports lost, {outcome.duplicated} duplicated"
+    blame = "" if outcome.blames_rightly else ", and the outages are not what was broken"
+    error = NetzpulsError(counts + blame, hint=f"see {outcome.folder / 'gateway.log'}")
+    error.code = "demo-failed"
+    return error
 
 
 def _tell(screen: _Screen, boards: int, seconds: int, folder: Path, *, instant: bool) -> _Outcome:

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+import fleet.cli
+from fleet import file
+from hil import demo
 from hil.city import places
 from hil.demo import PERIOD_S
 
@@ -131,6 +134,33 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "--dir" in json.loads(done.stdout)["error"]["hint"]
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
+
+
+def test_a_folder_where_another_demo_runs_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".netzpuls-virtual-city").touch()
+    (tmp_path / "gateway.log").write_text("alive")
+    with file.locked(tmp_path):
+        done = subprocess.run(
+            [*COMMAND, "--json", "--dir", str(tmp_path)], capture_output=True, check=False
+        )
+    assert done.returncode == 3
+    assert "another virtual city is alive" in json.loads(done.stdout)["error"]["message"]
+    assert (tmp_path / "gateway.log").read_text() == "alive"
+
+
+def test_what_goes_wrong_is_one_document_with_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def tell(*_: object, **__: object) -> demo._Outcome:
+        return demo._Outcome(tmp_path, "goethe-schule", (), made={"np-240ac4100001": 3})
+
+    monkeypatch.setattr(demo, "_tell", tell)
+    with pytest.raises(SystemExit, match="1"):
+        fleet.cli.main(["demo", "--json"])
+    document = json.loads(capsys.readouterr().out)
+    assert (document["ok"], document["lost"]) == (False, 3)
+    assert document["error"]["code"] == "demo-failed"
+    assert "3 reports lost" in document["error"]["message"]
 
 
 def test_places_for_any_number_of_boards() -> None:
