@@ -47,7 +47,9 @@ def lab() -> None:
 @click.option("--flash", type=_PATH, help="Flash file of 4 MB to keep; made blank if missing.")
 @click.option("--radio", type=_PATH, help="Radio model (JSON); see hil/board/radio.py.")
 @click.option("--control", type=_PATH, help="Control socket.  [default: LINK.control]")
-@click.option("--mac", type=_Mac(), default=DEFAULT_MAC.hex(":"), show_default=True)
+@click.option(
+    "--mac", type=_Mac(), default=DEFAULT_MAC.hex(":"), show_default=True, help="Its MAC."
+)
 @click.option("--instant", is_flag=True, help="No line speed, no flash times, no radio delays.")
 @click.option("--micropython", type=_PATH, help="Another unix MicroPython, such as a 32-bit one.")
 @click.option(
@@ -56,13 +58,10 @@ def lab() -> None:
 @click.option("--with-parent", is_flag=True, help="End when standard input ends.")
 @json_option
 def board(with_parent: bool, as_json: bool, **options: Any) -> int:
-    r"""Run a virtual ESP32 in the foreground until Ctrl-C.
+    """Run a virtual ESP32 in the foreground until Ctrl-C.
 
-    The real esptool and mpremote use it as they use a real one:
-
-    \b
-        esptool --port LINK flash-id
-        mpremote connect LINK repl
+    The real esptool and mpremote use it as they use a real one: `esptool --port LINK flash-id`,
+    `mpremote connect LINK repl`. See docs/virtual-board.md.
     """
     settings = Settings(**options)
     mac = settings.mac.hex(":")

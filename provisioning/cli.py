@@ -29,7 +29,9 @@ def board() -> None:
 @click.option("--port", required=True, metavar="P", help="Serial port, such as /dev/ttyUSB0.")
 @click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
 @click.option("--room", required=True, metavar="R", help="One of the site's rooms.")
-@click.option("--role", required=True, type=click.Choice(get_args(Role)))
+@click.option(
+    "--role", required=True, type=click.Choice(get_args(Role)), help="What the board is for."
+)
 @click.option(
     "--micropython",
     "image",
@@ -37,7 +39,13 @@ def board() -> None:
     metavar="FILE",
     help="MicroPython for ESP32_GENERIC, as micropython.org publishes it.",
 )
-@click.option("--baud", type=click.IntRange(9600, 3_000_000), default=BAUD, show_default=True)
+@click.option(
+    "--baud",
+    type=click.IntRange(9600, 3_000_000),
+    default=BAUD,
+    show_default=True,
+    help="Speed of the line; a long or poor cable wants less.",
+)
 @click.option(
     "--reassign",
     is_flag=True,

@@ -37,7 +37,7 @@ class _Nouns(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in NOUNS:
-            return None
+            ctx.fail(f"no noun {cmd_name!r}: there are {', '.join(NOUNS)}")
         module, name = NOUNS[cmd_name][0].split(":")
         command = getattr(importlib.import_module(module), name)
         return command if isinstance(command, click.Command) else None
@@ -76,6 +76,9 @@ def _run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0
     except NetzpulsError as error:
         return _say(error, as_json)
+    except click.exceptions.NoArgsIsHelpError as error:
+        progress.print(error.format_message(), markup=False, soft_wrap=True)
+        return 2
     except click.ClickException as error:
         usage = NetzpulsError(error.format_message(), hint=_usage_hint(error))
         usage.code, usage.exit_code = "usage", 2

@@ -39,11 +39,17 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 def _period_options(command: Decorated) -> Decorated:
     for option in (
-        click.option("--site", help="Only this site."),
-        click.option("--to", "end", help="Until when; a date counts in full.  [default: now]"),
+        click.option("--site", metavar="S", help="Only this site."),
+        click.option(
+            "--to",
+            "end",
+            metavar="WHEN",
+            help="Until when; a date counts in full.  [default: now]",
+        ),
         click.option(
             "--from",
             "start",
+            metavar="WHEN",
             help="Since when: a date or time, in the city's time zone.  [default: 24 h before]",
         ),
     ):
@@ -127,7 +133,7 @@ def collect_command(
 def uptime(
     *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
 ) -> None:
-    """Show availability, coverage and hours per state of lines and boards.
+    """Show for each line and board how long it worked.
 
     Availability is the working part of what is known; coverage says how much is known. Both are
     rounded down, so 100 % means that no second of downtime was seen.
@@ -145,10 +151,11 @@ def uptime(
 def outages(
     *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
 ) -> None:
-    """Show the outages of lines and boards that touch a period, with their true begin and end.
+    """Show the outages of lines and boards in a period.
 
-    An outage ends when the subject works again. If reports stop first, it is known to have
-    lasted until then; down again after a silence is another outage.
+    Each one that touches the period is shown with its true begin and end. An outage ends when
+    the subject works again. If reports stop first, it is known to have lasted until then; down
+    again after a silence is another outage.
     """
     known = inventory.load(city)
     asked = _asked(known, start, end)

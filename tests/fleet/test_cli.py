@@ -41,6 +41,24 @@ def test_wrong_usage_is_2_with_a_hint(
     assert "hint: " in said.err
 
 
+@pytest.mark.parametrize("arguments", [[], ["fleet"]])
+def test_a_command_without_its_verb_is_answered_with_help(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(*arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("Usage: netzpuls")
+
+
+def test_a_mistyped_noun_is_answered_with_those_that_there_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _run("flet") == 2
+    said = capsys.readouterr().err
+    assert all(noun in said for noun in fleet.cli.NOUNS)
+
+
 def test_a_missing_inventory_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _run("board", "list", "--city", str(tmp_path), "--json") == 2
     document: dict[str, Any] = json.loads(capsys.readouterr().out)
