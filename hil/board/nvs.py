@@ -80,7 +80,7 @@ class Nvs:
         """Write a value at once. Raises: NvsError: no room, or a name or value too long."""
         _check_name(key)
         data = None if number is not None else bytes.fromhex(blob)
-        items = [_pack(_I32, key, struct.pack("<i4x", number or 0))]
+        items = [_pack(_I32, key, struct.pack("<i", number or 0) + b"\xff" * 4)]
         if data is not None:
             if len(data) > _CHUNK_BYTES:
                 raise NvsError(VALUE_TOO_LONG)
