@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from fleet.gateway import broker, log
+from fleet.gateway import broker, intake, log
 
 DENIED = b"""Denied PUBLISH from np-240ac4000002 (d0, q1, r0, m1, \
 'netzpuls/v1/np-1/report', ... (104 bytes))\n"""
@@ -94,3 +97,15 @@ def test_a_throttle_counts_what_it_holds_back_and_stays_small() -> None:
     assert len(throttle._last) == 1000
     throttle._last["a"] = (-1e9, 7)
     assert throttle.admit("a") == 7
+
+
+def _reasons(row: str) -> list[str]:
+    return re.findall(r"`([^`]+)`", row.partition("|")[0])
+
+
+def test_the_manual_knows_every_reason() -> None:
+    manual = Path(__file__).parents[3] / "docs" / "gateway.md"
+    table = manual.read_text(encoding="utf-8").partition("| reason |")[2].partition("\n\n")[0]
+    explained = [reason for row in table.split("\n|") for reason in _reasons(row)]
+    given = {value for name, value in vars(intake).items() if name.isupper() and type(value) is str}
+    assert sorted(explained) == sorted(given | broker._REFUSALS.keys())
