@@ -7,8 +7,9 @@
 
 The link of a record is the tag before it, so a plain report takes 88 bytes. The newest
 segment always stays, acknowledged or not: it carries the sequence number and the last tag
-over a power cut. A record that a cut tore fails its own tag and is dropped; it never left
-the board. The header's oldest sequence makes removal safe to repeat after a cut.
+over a power cut. A record that a cut tore is dropped; it never left the board. Where the
+flash itself lost records, their sequence numbers are not used again. The header's oldest
+sequence makes removal safe to repeat after a cut.
 """
 
 import binascii
@@ -290,18 +291,19 @@ class Spool:
             else:
                 self._firsts.append(header[0])
                 newest = header
-        clean = True
+        left = 0
         if newest:
             self.next_seq, oldest_seq, self.lost, self.tag = newest
             self._acked = max(oldest_seq, self._firsts[0]) - 1
-            clean = self._recover_newest()
+            left = self._recover_newest()
+        # Less than a record is what a power cut tore; more is what the flash has lost.
+        damaged = damaged or left >= _MIN_RECORD_BYTES
         if damaged and self._store.recall("key_id") == self._key_id:
             self._skip_to(self._store.recall("seq_bound") or self.next_seq)
-            clean = False
         elif newest:
             self._remember_bound()
         self.acknowledge(self._acked)
-        if not clean:
+        if damaged or left:
             self._size = self._segment_bytes  # never append to a torn end
 
     def _skip_to(self, seq):
@@ -311,18 +313,16 @@ class Spool:
             self._lose(first, seq)
 
     def _recover_newest(self):
-        """Follow the chain of the newest segment; return whether it ends with its file."""
+        """Follow the chain of the newest segment; return how much follows its end, if little."""
         self._size = _HEADER_BYTES
         with self._files.open(_name(self._firsts[-1])) as file:
             file.seek(_HEADER_BYTES)
             while True:
                 record = self._record(file, self.next_seq)
-                if record is None:
+                raw = record and record[:-TAG_BYTES] + self.tag + record[-TAG_BYTES:]
+                if not raw or not wire.sealed(raw, self._seal):
                     file.seek(self._size)
-                    return not file.read(1)
-                raw = record[:-TAG_BYTES] + self.tag + record[-TAG_BYTES:]
-                if not wire.sealed(raw, self._seal):
-                    return False
+                    return len(file.read(_MIN_RECORD_BYTES))
                 self.tag = wire.tag_of(raw)
                 self.last_time_s = wire.unpack(raw).time_s
                 self._size += len(record)
