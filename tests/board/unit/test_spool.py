@@ -295,6 +295,7 @@ class SpoolTest(unittest.TestCase):
             spool = self.open()
             raw = make(spool)
             self.assertTrue(wire.unpack(raw).seq > 1, at)
+            self.assertEqual(wire.link_of(raw), wire.NO_TAG, at)  # the last that is whole
             self.assertEqual(drained(spool), [raw])
 
     def test_a_torn_end_is_not_written_on(self):
