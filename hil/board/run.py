@@ -218,6 +218,8 @@ class Interpreter:
         if process is None or self._interrupt_char < 0:
             return
         process.send_signal(signal.SIGSTOP)
+        if process.returncode is not None:  # it ended meanwhile
+            return
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         is_busy = tries > 0 and self._locks is not None and self._locks.are_held()
         if not is_busy:

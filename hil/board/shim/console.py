@@ -48,11 +48,11 @@ def execute(source, name, kind, scope):
 
 def complain(error):
     """Print a traceback without the frames of this package."""
-    text = io.StringIO()
+    text = io.BytesIO()  # a program's own text may be no UTF-8
     sys.print_exception(error, text)
-    for line in text.getvalue().split("\n"):
-        if line and "/shim/" not in line:
-            print(line)
+    for line in text.getvalue().split(b"\n"):
+        if line and b"/shim/" not in line:
+            write(line + b"\r\n")
 
 
 def raw(scope):
@@ -189,10 +189,12 @@ def _edit(prompt, text):
     while True:
         char = get()
         old = at
-        if char in (_CTRL_C, _CTRL_E) or (char <= _CTRL_D and not line):
+        if char == _CTRL_C or (not line and char in (_CTRL_A, _CTRL_B, _CTRL_D, _CTRL_E)):
             return char
         if char == _CTRL_A:
             at = 0
+        elif char == _CTRL_E:
+            at = len(line)
         elif char == 13 or char == 10:
             if line.strip() and (not _history or _history[-1] != bytes(line)):
                 _history.append(bytes(line))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -306,6 +307,33 @@ def test_a_board_outlives_the_thread_that_started_it(tmp_path: Path) -> None:
 def test_two_boards_do_not_share_a_flash(start: Callable[..., Desk], desk: Desk) -> None:
     with pytest.raises(BenchError, match="in use by another board"):
         start(flash=Path(desk.control.state()["flash"]))
+
+
+def test_noise_on_the_line_is_survived(start: Callable[..., Desk]) -> None:
+    desk = start()
+    with serial.Serial(desk.link, timeout=WAIT_S) as port:
+        port.read_until(b">>> ")
+        for seed in range(8):
+            noise = random.Random(seed).randbytes(4000)
+            for at in range(0, len(noise), 400):
+                port.write(noise[at : at + 400])
+                assert b"ended by itself" not in port.read(port.in_waiting)
+            port.write(b"\x03" * 3)
+    desk.power_cycle()
+    assert desk.run("print(2 + 2)") == "4\n"
+    assert "Detected flash size: 4MB" in desk.esptool("flash-id")
+
+
+def test_an_interrupt_may_meet_a_program_that_just_ended(start: Callable[..., Desk]) -> None:
+    desk = start()
+    desk.put("main.py", "import sys, time; time.sleep_ms(5); sys.exit()")
+    with serial.Serial(desk.link, timeout=WAIT_S) as port:
+        desk.power_cycle()
+        for _ in range(300):
+            port.write(b"\x03")
+            port.read(port.in_waiting)
+            time.sleep(0.003)
+    assert desk.control.state()["power"] is True
 
 
 def test_a_program_can_turn_ctrl_c_off(desk: Desk) -> None:
