@@ -23,6 +23,7 @@ READ_S = 3.0
 
 _RESET_S = 0.1
 _RFC2217 = "rfc2217://"
+_LIKE = "a port is like /dev/ttyUSB0 or rfc2217://host:port"
 
 
 def check(name: str) -> None:
@@ -46,7 +47,7 @@ def check(name: str) -> None:
             hint=f"ports there: {there}" if there else "plug the board in: there is no serial port",
         ) from None
     if not stat.S_ISCHR(mode):
-        raise PortDeniedError(f"{name} is no serial port", hint="a port is like /dev/ttyUSB0")
+        raise PortDeniedError(f"{name} is no serial port", hint=_LIKE)
     if not os.access(path, os.R_OK | os.W_OK):
         raise _denied(name)
 
@@ -65,7 +66,7 @@ def open_port(name: str) -> serial.Serial:
     except serial.SerialException as error:
         raise _cannot_open(name, error) from None
     except (ValueError, OSError, termios.error) as error:
-        raise PortMissingError(f"cannot open the port {name}: {error}") from None
+        raise PortMissingError(f"cannot open the port {name}: {error}", hint=_LIKE) from None
     return port
 
 
@@ -137,6 +138,9 @@ def _cannot_open(name: str, error: serial.SerialException) -> Exception:
         )
     if error.errno in (errno.EACCES, errno.EPERM):
         return _denied(name)
+    cause = error.__context__
+    if isinstance(cause, termios.error) and cause.args[0] == errno.ENOTTY:
+        return PortDeniedError(f"{name} is no serial port", hint=_LIKE)
     if error.errno == errno.ENOENT:
         return PortMissingError(f"there is no port {name}", hint="plug the board in")
     reason = os.strerror(error.errno) if error.errno else str(error)

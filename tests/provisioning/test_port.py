@@ -56,8 +56,9 @@ def test_a_file_is_no_port(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_no_serial_port() -> None:
-    with pytest.raises(PortMissingError, match="/dev/null"):
+    with pytest.raises(PortDeniedError, match="/dev/null is no serial port") as caught:
         port.open_port("/dev/null")
+    assert caught.value.hint
 
 
 def test_a_port_that_the_user_may_not_open(
@@ -70,8 +71,9 @@ def test_a_port_that_the_user_may_not_open(
 
 
 def test_an_url_that_nobody_answers() -> None:
-    with pytest.raises(PortMissingError, match="nowhere"):
+    with pytest.raises(PortMissingError, match="nowhere") as caught:
         port.open_port("nowhere://1")
+    assert caught.value.hint
 
 
 def test_a_pty_has_no_reset_line(terminal: tuple[int, str]) -> None:
