@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet import file
-from fleet.errors import NetzpulsError
+from fleet.errors import READABLE, NetzpulsError
 from fleet.inventory import SECRETS_FOLDER
 
 CERTIFICATE_FILE = "ca.pem"
@@ -282,7 +282,7 @@ def read_certificate(path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
-        raise AuthorityError(f"cannot read {path}: {error.strerror}") from None
+        raise AuthorityError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
     except ValueError:
         raise AuthorityError(
             f"{path} is no certificate in PEM", hint="bring it back from a backup"
@@ -356,7 +356,10 @@ def _general_name(host: str) -> x509.GeneralName:
     except ValueError:
         pass
     if not _HOST_NAME.fullmatch(host):
-        raise AuthorityError(f"{host!r} is neither a host name nor an IP address")
+        raise AuthorityError(
+            f"{host!r} is neither a host name nor an IP address",
+            hint="mend host or broker_host of the gateway in inventory.toml",
+        )
     return x509.DNSName(host)
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict
 from pydantic import ValidationError as _ValidationError
 
-from fleet.errors import ConfigurationError
+from fleet.errors import READABLE, ConfigurationError
 
 
 class Table(BaseModel):
@@ -44,9 +44,11 @@ def read(path: Path) -> dict[str, Any]:
             f"{path}: {what}: {error}", hint="mend the line named and run the command again"
         ) from None
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8: {error.reason}") from None
+        raise ConfigurationError(
+            f"{path} is not UTF-8: {error.reason}", hint="save it as UTF-8"
+        ) from None
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
 
 
 def check(model: type[File], data: dict[str, Any], path: Path) -> File:

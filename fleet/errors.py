@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+# The hint for a file that cannot be read, whatever the reason.
+READABLE = "it must be a file that you may read: see ls -l"
+
 
 class NetzpulsError(Exception):
     """Root of all errors that reach a user."""

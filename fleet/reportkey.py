@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from firmware.linkreport.seal import KEY_BYTES
-from fleet.errors import ConfigurationError
+from fleet.errors import READABLE, ConfigurationError
 
 _FOLDER = "keys"
 _BOARD = re.compile(r"np-[0-9a-f]{12}")
@@ -42,7 +42,7 @@ def read(secrets: Path, board: str, key_id: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise ConfigurationError(f"cannot read {file}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {file}: {error.strerror}", hint=READABLE) from None
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:

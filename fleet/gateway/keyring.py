@@ -22,6 +22,7 @@ from fleet.errors import ConfigurationError
 from fleet.inventory import BoardId
 
 _KEY_ID_MAX = 0xFFFF
+_PREPARE = "run `netzpuls gateway prepare` again and copy what it made"
 
 KeyId = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}$")]
 Key = Annotated[str, StringConstraints(pattern=rf"^[0-9a-f]{{{2 * KEY_BYTES}}}$")]
@@ -66,14 +67,14 @@ def load(path: Path) -> Keyring:
     Raises: ConfigurationError: it is missing or wrong. The message never holds a key.
     """
     if not path.is_file():
-        raise ConfigurationError(
-            f"there is no {path}", hint="run `netzpuls gateway prepare` again and copy what it made"
-        )
+        raise ConfigurationError(f"there is no {path}", hint=_PREPARE)
     file = document.load(_BoardsFile, path)
     keys: dict[str, dict[int, bytes]] = {}
     for board, entry in file.board.items():
         if any(int(key_id) > _KEY_ID_MAX for key_id in entry.keys):
-            raise ConfigurationError(f"{path}: {board} has a key id beyond {_KEY_ID_MAX}")
+            raise ConfigurationError(
+                f"{path}: {board} has a key id beyond {_KEY_ID_MAX}", hint=_PREPARE
+            )
         keys[board] = {int(key_id): bytes.fromhex(key) for key_id, key in entry.keys.items()}
     return Keyring(keys)
 

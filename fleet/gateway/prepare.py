@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fleet import authority, file, reportkey
 from fleet.authority import GATEWAY_VALID, Authority, Identity
-from fleet.errors import ConfigurationError, UsageError
+from fleet.errors import READABLE, ConfigurationError, UsageError
 from fleet.gateway import keyring, settings
 from fleet.gateway.settings import Folder
 from fleet.inventory import Inventory
@@ -130,7 +130,7 @@ def _replaced(path: Path, content: bytes, mode: int) -> list[Change]:
     except FileNotFoundError:
         return [Change(path, content, mode, "new")]
     except OSError as error:
-        raise ConfigurationError(f"cannot read {path}: {error.strerror}") from None
+        raise ConfigurationError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
     return [] if present == content else [Change(path, content, mode, "changed")]
 
 
