@@ -114,6 +114,8 @@ def apply(chosen: Plan) -> None:
     """
     try:
         chosen.folder.path.mkdir(parents=True, exist_ok=True)
+        # It may well be made inside the city's folder, which people keep in git.
+        file.hide_from_git(chosen.folder.path)
         file.private_folder(chosen.folder.tls)
         for change in chosen.changes:
             file.write(change.path, change.content, change.mode)

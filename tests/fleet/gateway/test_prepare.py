@@ -32,6 +32,7 @@ def test_a_new_folder_has_what_a_gateway_needs_and_no_more(city: City, tmp_path:
     city.prepare(folder)
     names = {str(path.relative_to(folder)) for path in contents(folder)}
     assert names == {
+        ".gitignore",
         "gateway.toml",
         "boards.toml",
         *(f"tls/{name}" for name in ("ca.pem", "gateway.pem", "gateway.key")),
@@ -39,6 +40,7 @@ def test_a_new_folder_has_what_a_gateway_needs_and_no_more(city: City, tmp_path:
     }
     for name in ("boards.toml", "tls/gateway.key", "tls/collector.key"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
+    assert (folder / ".gitignore").read_text() == "*\n"
     chosen = settings.load(Folder(folder))
     assert (chosen.id, chosen.broker.listen, chosen.broker.port) == (GATEWAY, "127.0.0.1", 8883)
     ca_key = (city.folder / "secrets/ca.key").read_bytes()
