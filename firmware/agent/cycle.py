@@ -6,6 +6,8 @@ from linkreport.table import (
     DEADLINE_PASSED,
     DEGRADED,
     DEVICE,
+    GATEWAY,
+    GATEWAY_SILENT,
     INTERNET,
     LAYER_COUNT,
     MEMORY_LOW,
@@ -14,7 +16,9 @@ from linkreport.table import (
     RADIO,
     RADIO_FAILED,
     RESOLVER,
+    RESOLVER_SILENT,
     UNKNOWN,
+    UNTESTED,
     UP,
     reason_state,
 )
@@ -32,6 +36,7 @@ PROBES = (
     ("resolver", resolver),
     ("internet", internet),
 )
+_NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
 _MEMORY_LOW_BYTES = const(10000)
@@ -86,6 +91,12 @@ async def measure(port, config, link, faults, probes=PROBES):
             again = await run(name, module)
             if reason_state(again) != UNKNOWN:
                 evidence.reasons[RESOLVER - 1] = again
+    if (
+        evidence.reasons[GATEWAY - 1] == GATEWAY_SILENT
+        and evidence.resolver == evidence.gateway
+        and evidence.reasons[RESOLVER - 1] not in _NO_ANSWER
+    ):
+        evidence.reasons[GATEWAY - 1] = OK  # it ignores pings, but answered as the resolver
     if not evidence.works(ASSOCIATION):
         link.online = False
     return evidence

@@ -38,12 +38,13 @@ class FakeProbe:
         self.NEEDS = needs
         self._act = act
         self._measures = measures or {}
+        self.lease = None
         self.ran = False
 
     async def probe(self, port, config, evidence):
         self.ran = True
-        if isinstance(self._act, list):
-            return Result(self._act.pop(0), self._measures)
+        if self.lease:
+            evidence.gateway, evidence.resolver = self.lease
         if isinstance(self._act, list):
             return Result(self._act.pop(0), self._measures)
         if isinstance(self._act, int):
@@ -61,6 +62,8 @@ class FakeSpool:
 
 
 class CycleTest(unittest.TestCase):
+    lease = ("10.1.0.1", "10.1.0.53")
+
     def setUp(self):
         self.port = NullPort()
         self.faults = Faults((WLAN_KEY,))
@@ -71,6 +74,7 @@ class CycleTest(unittest.TestCase):
         layers = (RADIO, ASSOCIATION, ADDRESSING, GATEWAY, RESOLVER, INTERNET)
         needs = (0, RADIO, ASSOCIATION, ADDRESSING, ADDRESSING, ADDRESSING)
         self.probes = [FakeProbe(*each) for each in zip(layers, needs, acts)]
+        self.probes[ADDRESSING - 1].lease = self.lease
         names = [name for name, _ in PROBES]
 
         async def run():
@@ -93,6 +97,18 @@ class CycleTest(unittest.TestCase):
     def test_gateway_resolver_and_internet_are_asked_each_on_its_own(self):
         evidence = self.measure(OK, OK, OK, 40, 50, OK)
         self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 40, 50, 0, 1, 0, 1)))
+
+    def test_a_router_that_ignores_pings_but_resolves_is_there(self):
+        self.lease = ("10.1.0.1", "10.1.0.1")
+        evidence = self.measure(OK, OK, OK, 40, 54, 70)
+        self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 1, 54, 0, 70, 0, 1)))
+        evidence = self.measure(OK, OK, OK, 40, 50, 70)
+        self.assertEqual(evidence.reasons[GATEWAY - 1], 40)
+
+    def test_another_host_that_resolves_says_nothing_of_the_router(self):
+        self.lease = ("10.1.0.1", "10.1.0.53")
+        evidence = self.measure(OK, OK, OK, 40, 54, 70)
+        self.assertEqual(evidence.reasons[GATEWAY - 1], 40)
 
     def test_a_resolver_that_waited_for_the_line_is_not_blamed(self):
         evidence = self.measure(OK, OK, OK, OK, [54, OK], OK)
