@@ -205,7 +205,12 @@ class VirtualCity:
             return flashed
 
         with ThreadPoolExecutor(len(self.boards), "flash") as pool:
-            return list(pool.map(one, self.boards))
+            try:
+                return list(pool.map(one, self.boards))
+            except BaseException:
+                for board in self.boards:
+                    board.process.stop()  # else the others would be flashed to their end first
+                raise
 
     def committed(self) -> dict[str, set[tuple[int, int]]]:
         """Return key id and sequence number of every report on the gateway's disk, by board."""

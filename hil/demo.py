@@ -114,7 +114,8 @@ class _Screen:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
         for title in ("site", "room", "board", "now", "made", "committed"):
             right = title in ("made", "committed")
-            table.add_column(title, justify="right" if right else "left", no_wrap=True)
+            # Where the terminal is narrow, "now" alone gives way.
+            table.add_column(title, justify="right" if right else "left", no_wrap=title != "now")
         for board in self._city.boards if self._city else ():
             view = self._views[board.id]
             table.add_row(
@@ -133,16 +134,17 @@ class _Screen:
 def _now(view: _BoardView) -> Text:
     if view.told:
         state = str(view.told["state"])
-        text = Text(state, _STATE_STYLE.get(state, ""))
+        text = Text(state, _STATE_STYLE.get(state, ""), no_wrap=True, overflow="ellipsis")
         if state not in ("up", "unknown"):
             text.append(f" {view.told.get('layer')}: {view.told.get('reason')}")
         return text
     if view.total_bytes:
-        filled = 12 * view.done_bytes // view.total_bytes
+        filled = 8 * view.done_bytes // view.total_bytes
         percent = 100 * view.done_bytes // view.total_bytes
-        bar = ("━" * filled, "cyan"), ("━" * (12 - filled), "dim")
-        return Text.assemble(f"{view.stage}  ", *bar, f" {percent:3} %")
-    return Text(view.stage, "dim")
+        bar = ("━" * filled, "cyan"), ("━" * (8 - filled), "dim")
+        what = f" {percent:3} %  {view.stage}"
+        return Text.assemble(*bar, what, no_wrap=True, overflow="ellipsis")
+    return Text(view.stage, "dim", no_wrap=True, overflow="ellipsis")
 
 
 @dataclass
@@ -343,7 +345,8 @@ def _play(
             screen.event(f"the internet line of {name} is cut", "bold red")
         elif act == "restore":
             city.line(outcome.broken_site, up=True)
-            screen.event(f"it is restored after {time.monotonic() - cut:.1f} s", "green")
+            cut_s = time.monotonic() - cut
+            screen.event(f"the line of {name} is restored after {cut_s:.1f} s", "green")
         elif act.startswith("kill-"):
             part = act.removeprefix("kill-")
             pid = city.kill(part)
@@ -386,10 +389,15 @@ def _show(outcome: _Outcome) -> None:
         )
     netzpuls = _as_typed(Path(sys.argv[0])) if shutil.which("netzpuls") is None else "netzpuls"
     city = _as_typed(outcome.folder / "city")
+    asked = f"--city {city}"
+    if outcome.uptime:  # without the time in which boards start and stop
+        shown = outcome.uptime.document()["period"]
+        asked += f" --from {shown['from'][:19]} --to {shown['to'][:19]}"
     result.print(
-        f"\nThe city stays in {city}. Look at it: {netzpuls} fleet outages --city {city}\n"
-        f"Next, a board of your own: {netzpuls} lab board --link /tmp/board\n"
-        "then talk to it with esptool and mpremote, as docs/virtual-board.md shows.",
+        f"\nThe city stays in {city}. The second table again, as a program reads it:\n"
+        f"  {netzpuls} fleet outages --json {asked}\n"
+        "Next, a board of your own, for esptool and mpremote (docs/virtual-board.md):\n"
+        f"  {netzpuls} lab board --link /tmp/board",
         markup=False,
         soft_wrap=True,
     )

@@ -28,7 +28,9 @@ def _processes_of(folder: Path) -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
             except OSError:
                 continue
             if str(folder) in line:
@@ -106,6 +108,24 @@ def test_interrupted_it_leaves_no_process(tmp_path: Path, number: signal.Signals
     said = process.communicate(timeout=30)[1]
     assert process.returncode == 130
     assert "Traceback" not in said
+    assert _processes_of(folder) == []
+
+
+def test_interrupted_while_flashing_it_does_not_flash_on(tmp_path: Path) -> None:
+    folder = tmp_path / "city"
+    command = [each for each in COMMAND if each != "--instant"]
+    process = subprocess.Popen(
+        [*command, "--boards", "2", "--dir", str(folder)], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr
+    assert any("flashing" in line for line in process.stderr)
+    while set((folder / "board1.flash").read_bytes()[0x1000:0x2000]) == {0xFF}:
+        time.sleep(0.05)  # the test's own deadline ends this
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert not (folder / "city" / "registry.toml").exists()
     assert _processes_of(folder) == []
 
 
