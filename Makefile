@@ -9,6 +9,8 @@ STAMP := $(VENV)/.stamp
 STUBS := .tools/stubs
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 PIP_LOCKED := $(PIP) install --require-hashes --no-build-isolation
+# pip and scapy would keep theirs in the home directory.
+export XDG_CACHE_HOME := $(CURDIR)/.tools/cache
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help

@@ -154,8 +154,8 @@ def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None
             for each in TOOLS.values()
             if each not in tools and (folder / architecture / f"{each.name}.ok").exists()
         ]
-    titles = ", ".join(each.title for tools in by_architecture.values() for each in tools)
-    _say(f"fetching {titles} from {archive.distribution.capitalize()} {archive.suite} (40 MB)")
+    names = ", ".join(each.name for tools in by_architecture.values() for each in tools)
+    _say(f"fetching {names} from {archive.distribution.capitalize()} {archive.suite} (40 MB)")
     apt = Apt(scratch / "apt", archive, (native, *(by_architecture.keys() - {native})))
     apt.update()
     for architecture, tools in by_architecture.items():
