@@ -24,26 +24,32 @@ def get():
     return data[0]
 
 
+def quiet():
+    """Let Ctrl-C be a byte like any other; a last interrupt on its way is swallowed."""
+    while True:
+        try:
+            return channel.call("interrupt", char=-1)
+        except KeyboardInterrupt:
+            continue
+
+
 def execute(source, name, kind, scope):
     """Run source text; return True, False after an exception, or None to start anew.
 
     The exception is returned as second item.
     """
-    failed = None
     try:
         channel.call("interrupt", char=_CTRL_C)
         exec(compile(source, name, kind), scope)
         channel.call("interrupt", char=-1)
         return True, None
     except SystemExit:
-        gc.collect()
-        channel.call("interrupt", char=-1)
+        quiet()
         return None, None
     except BaseException as error:
+        quiet()
         gc.collect()
-        failed = error
-    channel.call("interrupt", char=-1)
-    return False, failed
+        return False, error
 
 
 def complain(error):

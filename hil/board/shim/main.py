@@ -30,6 +30,7 @@ def begin(scope):
     try:
         anew = _boot(console, scope, kind)
     except KeyboardInterrupt:  # between two programs
+        console.quiet()
         anew = False
     if not anew:
         kind = _serve(console, scope, kind)
@@ -64,7 +65,8 @@ def _serve(console, scope, kind):
     while True:
         try:
             following = (console.raw if kind == "raw" else console.friendly)(scope)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # twice in quick succession
+            console.quiet()
             continue
         if following is None:
             return kind
