@@ -92,7 +92,7 @@ def test_leaving_main_means_a_soft_reset(start: Callable[..., Desk]) -> None:
     with serial.Serial(desk.link, timeout=WAIT_S) as port:
         desk.power_cycle()
         said = port.read_until(b">>> ")
-    assert said.count(b"MPY: soft reboot\r\n") == 4
+    assert said.count(b"MPY: soft reboot\r\n") == 3
     with desk.repl(soft_reset=False) as repl:
         assert repl.run("print(n)") == "5\n"
 
