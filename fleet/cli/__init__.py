@@ -7,6 +7,7 @@ that a monitoring check does not wait for the provisioning desk to load.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -60,6 +61,9 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome calls for."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # where there is no UTF-8, rather "?" than nothing
     # A terminated command cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run(arguments))

@@ -11,6 +11,8 @@ from typing import Any, Self, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
+from rich.console import Group
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -29,8 +31,9 @@ from fleet.outage import Outage
 from fleet.period import Period, duration, shown
 from fleet.report import Outages, PlacedOutage, Tally, Uptime
 
-# Output that goes to a file or a pipe has no width; nothing in it shall be cut.
-_UNBOUNDED_COLUMNS = 200
+# As far as a table's first column gives way on a narrow terminal.
+_LEAST_COLUMNS = 10
+_UNBOUNDED_COLUMNS = 1000
 _NOTHING = "–"
 _THEN = {"silence": "then silent", "excluded": "then excluded"}
 
@@ -213,8 +216,14 @@ class _Display:
 
 
 def _print(table: Table) -> None:
+    """Print a table of which nothing is cut: beyond a point the terminal breaks its lines."""
+    unbounded = result.options.update(max_width=_UNBOUNDED_COLUMNS)
+    whole = Measurement.get(result, unbounded, table).maximum
     if not result.is_terminal and "COLUMNS" not in os.environ:
-        result.width = _UNBOUNDED_COLUMNS
+        result.width = whole  # a file or a pipe has no width
+    else:
+        first = Measurement.get(result, unbounded, Group(*table.columns[0].cells)).maximum
+        result.width = max(result.width, whole - max(0, first - _LEAST_COLUMNS))
     result.print(table)
 
 

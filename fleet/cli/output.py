@@ -43,5 +43,6 @@ def emit(document: Mapping[str, Any], render: Callable[[], None], as_json: bool)
 
 def print_document(document: Mapping[str, Any]) -> None:
     """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+    plain = sys.stdout.encoding.lower() != "utf-8"
+    sys.stdout.write(json.dumps(document, ensure_ascii=plain, indent=2, default=str) + "\n")
     sys.stdout.flush()

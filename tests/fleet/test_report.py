@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 import fleet.cli
 from firmware.linkreport import table
 from fleet import report
+from fleet.cli.output import result
 from fleet.errors import UsageError
 from fleet.inventory import Inventory
 from fleet.ledger import Window
@@ -234,6 +238,41 @@ def test_tables_say_what_json_says(town: Town, capsys: pytest.CaptureFixture[str
     assert [each["kind"] for each in found] == ["line", "board", "board"]
     assert {each["length_s"] for each in found} == {600}
     assert {each["end_by"] for each in found} == {"recovered"}
+
+
+def test_a_terminal_without_utf8_gets_what_it_can_show(town: Town) -> None:
+    town.sites["goethe-schule"]["name"] = "Szkoła"
+    city = town.write()
+    fill_store(city, [_tell(town.boards[0], (10, UP))])
+    command = [sys.executable, "-m", "fleet.cli", "fleet", "uptime", "--city", str(town.folder)]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    for option in ([], ["--json"]):
+        done = subprocess.run(
+            [*command, *DAY, *option], env=environment, capture_output=True, check=False
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        said = done.stdout.decode("latin-1")
+        if option:
+            assert json.loads(said)["sites"][0]["name"] == "Szkoła"
+        else:
+            assert "Szko?a" in said
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120])
+def test_nothing_is_cut_on_a_narrow_terminal(
+    town: Town,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    columns: int,
+) -> None:
+    city = _fill(town, (10, UP), (5, NO_LEASE))
+    place = ("--city", str(city.folder), *DAY)
+    wide = {show: _run(capsys, show, *place)[1] for show in ("uptime", "outages")}
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(result, "_width", None)
+    for show, said in wide.items():
+        narrow = _run(capsys, show, *place)[1]
+        assert sorted("".join(narrow.split())) == sorted("".join(said.split())), narrow
 
 
 def test_asking_before_anything_was_collected(
