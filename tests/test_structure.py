@@ -202,18 +202,18 @@ def test_locks_agree_with_each_other() -> None:
 
 
 def test_tracked_files_name_no_registry() -> None:
+    """Whoever builds this has an index and a mirror of their own: only known hosts stand here."""
     git = shutil.which("git")
     if not git or not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout: run the tests in a clone")
     listed = subprocess.run([git, "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True)
-    registries = re.compile(
-        rb""
-        rb"--(extra-)?index-url[ =]"
-    )
-    found = [
-        name.decode()
+    known = re.compile(r"(.*\.)?(example|micropython\.org|apache\.org|w3\.org)")
+    named = re.compile(rb"https?://([A-Za-z0-9.-]*[A-Za-z])|--(?:extra-)?index-url")
+    found = {
+        (name.decode(), match[0].decode())
         for name in listed.stdout.split(b"\0")
         if name and (ROOT / name.decode()).is_file()
-        if registries.search((ROOT / name.decode()).read_bytes())
-    ]
-    assert found == []
+        for match in named.finditer((ROOT / name.decode()).read_bytes())
+        if not (match[1] and known.fullmatch(match[1].decode()))
+    }
+    assert found == set()
