@@ -77,3 +77,9 @@ class StoreError(NetzpulsError):
     """The city's store cannot be read or written."""
 
     code = "store"
+
+
+class OutputError(NetzpulsError):
+    """The result itself cannot be written, because the disk that stdout leads to is full."""
+
+    code = "output"

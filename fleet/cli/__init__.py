@@ -13,12 +13,13 @@ import signal
 import sys
 import traceback
 from importlib import metadata
+from pathlib import Path
 from types import FrameType
 
 import click
 
 from fleet.cli.output import print_document, progress
-from fleet.errors import NetzpulsError
+from fleet.errors import NetzpulsError, OutputError
 
 # noun: (where it lives, what it is for)
 NOUNS = {
@@ -61,12 +62,23 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with the code that the outcome calls for."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where there is no UTF-8, rather "?" than nothing
     # A terminated command cleans up as an interrupted one does.
     signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(_run(arguments))
+
+
+def _open_closed() -> None:
+    """Give stdout and stderr that were closed (`>&-`) somewhere to go.
+
+    Python leaves None there, and the next file to be opened would take their number.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
@@ -93,7 +105,7 @@ def _run(arguments: list[str]) -> int:
         return _say(interrupted, as_json)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to tell it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_stdout()
         return 1
     except Exception as error:
         if os.environ.get("NETZPULS_TRACEBACK"):
@@ -111,10 +123,21 @@ def _usage_hint(error: click.ClickException) -> str:
     return f"see {context.command_path} --help" if context else "see netzpuls --help"
 
 
+def _abandon_stdout() -> None:
+    """Let what could not be written be forgotten, or Python tries again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(error: NetzpulsError, as_json: bool) -> int:
     if as_json:
-        print_document(error.document())
-    else:
+        try:
+            print_document(error.document())
+        except BrokenPipeError:
+            _abandon_stdout()
+        except OutputError:
+            _abandon_stdout()
+            as_json = False
+    if not as_json:
         progress.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
         if error.hint:
             progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)

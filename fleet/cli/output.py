@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
+from fleet.errors import OutputError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 progress = Console(stderr=True, highlight=False)
@@ -42,7 +44,17 @@ def emit(document: Mapping[str, Any], render: Callable[[], None], as_json: bool)
 
 
 def print_document(document: Mapping[str, Any]) -> None:
-    """Print one JSON document on stdout."""
+    """Print one JSON document on stdout.
+
+    Raises: OutputError: it cannot be written. BrokenPipeError: nobody reads it.
+    """
     plain = sys.stdout.encoding.lower() != "utf-8"
-    sys.stdout.write(json.dumps(document, ensure_ascii=plain, indent=2, default=str) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(json.dumps(document, ensure_ascii=plain, indent=2, default=str) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the result: {error.strerror}", hint="is the disk full that it goes to?"
+        ) from None

@@ -97,6 +97,32 @@ def test_the_command_is_installed_and_a_lost_reader_is_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+def _shell(script: str, tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    command = f"{sys.executable} -m fleet.cli board list --city {tmp_path} --json"
+    return subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} {script}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_an_error_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
+    done = _shell("| true", tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
+def test_an_error_that_has_no_room_is_told_on_stderr(tmp_path: Path) -> None:
+    done = _shell("> /dev/full", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no inventory.toml")
+
+
+def test_a_closed_stdout_is_no_traceback(tmp_path: Path) -> None:
+    done = _shell(">&-", tmp_path)
+    assert (done.returncode, done.stderr) == (2, "")
+
+
 def test_what_a_peer_says_of_itself_is_made_safe_to_show() -> None:
     assert printable("Schule\x1b[2J\u202e") == "Schule\\x1b[2J\\u202e"
     assert printable(b"\xff\x00ok") == "\\xff\\x00ok"
