@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,12 +37,18 @@ def read(path: Path) -> dict[str, Any]:
     Raises: ConfigurationError: it cannot be read or is no TOML.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait without end
+            raise ConfigurationError(f"cannot read {path}: it is no file", hint=READABLE)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         duplicate = re.search(r"Cannot (?:declare|overwrite)|twice|[Dd]uplicate", str(error))
         what = "an id or key stands there twice" if duplicate else "it is not valid TOML"
         raise ConfigurationError(
             f"{path}: {what}: {error}", hint="mend the line named and run the command again"
+        ) from None
+    except RecursionError:
+        raise ConfigurationError(
+            f"{path}: its values are nested too deep", hint="mend it and run the command again"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigurationError(

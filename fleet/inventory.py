@@ -13,6 +13,7 @@ Unknown keys are errors: a mistyped threshold must not be a threshold that is ig
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -277,7 +278,7 @@ def load(folder: Path) -> Inventory:
     registry_path = folder / REGISTRY_FILE
     registry = (
         document.load(_RegistryFile, registry_path)
-        if registry_path.exists()
+        if os.path.lexists(registry_path)  # a link that leads nowhere is not "no boards yet"
         else _RegistryFile(version=1)
     )
     faults = [*_dangling(file), *_dangling_boards(file, registry)]

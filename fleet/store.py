@@ -145,7 +145,13 @@ class Store:
             f"{self.folder} holds no reports: nothing was collected yet",
             hint="run netzpuls fleet collect first",
         )
-        if not self.path.exists():
+        try:
+            is_there = self.path.exists()
+        except OSError as error:
+            raise StoreError(
+                f"cannot look into {self.folder}: {error.strerror}", hint="look at the rights there"
+            ) from None
+        if not is_there:
             raise nothing
         with self.held(fcntl.LOCK_SH), duckdb.connect(str(self.path), read_only=True) as connection:
             if not _is_made(connection, self.path):
@@ -174,8 +180,7 @@ class Store:
                     hint="wait until that collection has ended, then run the command again",
                 )
             try:
-                os.ftruncate(descriptor, 0)
-                os.write(descriptor, b"%d\n" % os.getpid())
+                path.write_text(f"{os.getpid()}\n", encoding="ascii")
             except OSError as error:
                 raise StoreError(
                     f"cannot write to {self.folder}: {error.strerror}",
@@ -378,13 +383,12 @@ def _opened(path: Path) -> int:
     """Open a lock file; for reading is enough for who may only read the store."""
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except PermissionError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        reason = "permission denied"
-    except OSError as error:
-        reason = str(error.strerror)
-    raise StoreError(f"cannot open {path}: {reason}", hint="look at free space and rights there")
+        raise StoreError(
+            f"cannot open {path}: {error.strerror}", hint="look at free space and rights there"
+        ) from None
 
 
 def _lock(descriptor: int, kind: int, until: float) -> bool:

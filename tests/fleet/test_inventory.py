@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,6 +77,24 @@ def test_revoked_boards_report_to_no_gateway(tmp_path: Path) -> None:
     city = inventory.load(_city(tmp_path, GOOD, BOARD + "revoked = 2026-12-01T00:00:00Z\n"))
     assert city.boards
     assert city.boards_of_gateway("gw-mitte") == {}
+
+
+def test_values_that_are_nested_too_deep_are_no_defect(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="nested too deep"):
+        inventory.load(_city(tmp_path, f"a = {'[' * 5000}"))
+
+
+@pytest.mark.parametrize("target", ["nowhere.toml", "registry.toml", "."])
+def test_a_registry_that_leads_nowhere_is_not_an_empty_one(tmp_path: Path, target: str) -> None:
+    (tmp_path / "registry.toml").symlink_to(target)
+    with pytest.raises(ConfigurationError, match=r"cannot read .*registry\.toml"):
+        inventory.load(_city(tmp_path, GOOD))
+
+
+def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "registry.toml")
+    with pytest.raises(ConfigurationError, match="it is no file"):
+        inventory.load(_city(tmp_path, GOOD))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -234,3 +235,28 @@ def test_a_killed_writer_leaves_pieces_whole(tmp_path: Path) -> None:
         with city.writing() as writer:
             row = writer.cursors()["gw-1"].row
         assert told <= row == count == _count(city)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    with (
+        pytest.raises(StoreError, match=r"cannot look into .*: File name too long"),
+        Store(tmp_path / ("x" * 300)).reading(),
+    ):
+        pass
+
+
+def test_a_store_on_a_read_only_disk_is_read(
+    tmp_path: Path, board: TestBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    city = Store(tmp_path)
+    with city.writing() as writer:
+        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
+    opened = os.open
+
+    def read_only(path: Path, flags: int, *more: int) -> int:
+        if flags & (os.O_RDWR | os.O_WRONLY):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, *more)
+
+    monkeypatch.setattr(os, "open", read_only)
+    assert _count(city) == 1
