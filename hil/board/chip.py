@@ -22,6 +22,7 @@ from hil.board.station import Station
 EPOCH_2000_S = 946_684_800  # an ESP32's clock starts here when it has power again
 
 _BOOT_S = 0.4  # ROM and boot loader until MicroPython starts
+_FIFO_BYTES = 128  # of an ESP32's UART
 _COMPLAINT_S = 1.0  # a chip without a program says so for ever
 _CRASH_S = 1.0  # before a crashed interpreter is started again
 
@@ -69,6 +70,7 @@ class Chip:
         self._bootloader = bootloader
         self._loop = asyncio.get_running_loop()
         self._interpreter: Interpreter | None = None
+        self._fifo = b""
         self._timer: asyncio.TimerHandle | None = None
         self._watchdog: asyncio.TimerHandle | None = None
         self._watchdog_s = 0.0
@@ -144,15 +146,18 @@ class Chip:
                 timer.cancel()
         self._timer = self._watchdog = None
         self._is_soft_reset = False
+        self._fifo = b""
         self._station.off()
         if self._interpreter is not None:
             self._interpreter.kill()
             self._interpreter = None
 
     def type(self, data: bytes) -> None:
-        """Give bytes from the line to the program."""
+        """Give bytes from the line to the program; while it starts, the UART's FIFO keeps them."""
         if self._interpreter is not None:
             self._interpreter.type(data)
+        else:
+            self._fifo = (self._fifo + data)[:_FIFO_BYTES]
 
     # Start and end of the interpreter
 
@@ -167,6 +172,8 @@ class Chip:
             ended=self._ended,
         )
         self._interpreter.start()
+        typed, self._fifo = self._fifo, b""
+        self._interpreter.type(typed)
 
     def _ended(self, status: int) -> None:
         if self._interpreter is None:

@@ -8,7 +8,7 @@ import random
 import select
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,12 @@ def test_exec_eval_and_run(desk: Desk, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("import sys\nprint(__name__, sys.platform)\n")
     assert desk.mpremote("run", script) == "__main__ esp32\r\n"
+
+
+def test_what_is_typed_while_the_board_starts_is_not_lost(start: Callable[..., Desk]) -> None:
+    desk = start(instant=False)
+    desk.power_cycle()
+    assert desk.run("print(6 * 7)") == "42\n"  # first start: the file system is made as well
 
 
 def test_an_exception_has_the_programs_own_traceback(desk: Desk) -> None:
