@@ -110,13 +110,19 @@ def write(folder: Folder, settings: Settings) -> None:
     )
     try:
         file.private_folder(folder.broker)
-        file.write(acl, _ACCESS.format(collector=collector_name(settings.id)), file.PRIVATE)
-        file.write(_configuration(folder), text, file.PRIVATE)
+        _write(acl, _ACCESS.format(collector=collector_name(settings.id)))
+        _write(_configuration(folder), text)
     except OSError as error:
         raise GatewayError(
             f"cannot write {folder.broker}: {error.strerror or error}",
             hint="the folder must be writable and its disk must have room",
         ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    """Write what is not there yet: a gateway whose disk is full starts with what it has."""
+    if not path.is_file() or path.read_bytes() != text.encode():
+        file.write(path, text, file.PRIVATE)
 
 
 def command(folder: Folder, settings: Settings) -> list[str]:

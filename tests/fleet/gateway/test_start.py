@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from fleet import authority, cli, tool
-from fleet.gateway import prepare
+from fleet import authority, cli, file, tool
+from fleet.gateway import broker, prepare, settings
+from fleet.gateway.errors import GatewayError
+from fleet.gateway.settings import Folder
 from tests.fleet.gateway.scene import GATEWAY, RunningGateway, Scene, served
 
 
@@ -154,3 +157,20 @@ def test_reading_says_what_is_missing(
     said = capsysbinary.readouterr()
     assert said.out == b""
     assert b"reports.db" in said.err
+
+
+def test_a_gateway_whose_disk_is_full_starts_with_what_it_has(
+    prepared: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(prepared.folder)
+    chosen = settings.load(folder)
+    broker.write(folder, chosen)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file, "write", full)
+    broker.write(folder, chosen)
+    other = chosen.model_copy(update={"id": "gw-nord"})
+    with pytest.raises(GatewayError, match="No space left"):
+        broker.write(folder, other)
