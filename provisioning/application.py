@@ -25,6 +25,7 @@ CHIP = "ESP32"
 START = 0x1000
 OFFICIAL = "https://micropython.org/download/ESP32_GENERIC/"
 
+_LONGEST_BYTES = 16 << 20  # the largest flash of an ESP32; a device may have no end
 _TABLE_ADDRESS = 0x8000
 _TABLE_BYTES = 0xC00
 _ENTRY = struct.Struct("<2sBBII16sI")
@@ -104,7 +105,8 @@ def load(path: Path | None) -> Application:
             "`netzpuls lab image FILE`; then add --micropython FILE",
         )
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(_LONGEST_BYTES)
     except OSError as error:
         raise ImageError(
             f"cannot read the MicroPython image {path}: {error.strerror}", hint=_HINT

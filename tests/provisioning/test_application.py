@@ -64,6 +64,11 @@ def test_an_image_cut_short_is_refused(stand_in: Path, tmp_path: Path, length: i
     _refused(tmp_path / "image.bin", stand_in.read_bytes()[:length])
 
 
+def test_a_device_without_end_is_no_image() -> None:
+    with pytest.raises(ImageError, match="cannot be flashed"):
+        application.load(Path("/dev/zero"))
+
+
 def test_an_image_that_reaches_into_the_file_system_is_refused(
     stand_in: Path, tmp_path: Path
 ) -> None:
