@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,11 +67,11 @@ class Flash:
                 hint="name a file in a folder that you can write to: --flash FILE",
             ) from error
         try:
-            size = os.fstat(self.file_number).st_size
-            if size == 0:
+            status = os.fstat(self.file_number)
+            if stat.S_ISREG(status.st_mode) and status.st_size == 0:
                 _write_blank(self.file_number)
             else:
-                _check_size(path, size)
+                _check(path, status)
             self._memory = mmap.mmap(self.file_number, SIZE_BYTES)
         except BaseException:
             os.close(self.file_number)
@@ -137,10 +138,14 @@ class Flash:
         return duration_us
 
 
-def _check_size(path: Path, size: int) -> None:
-    if size != SIZE_BYTES:
+def _check(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise FlashFileError(
-            f"flash file {path} has {size} bytes; the board's flash has {SIZE_BYTES}",
+            f"flash file {path} is no file", hint="name another one, or a new one: --flash FILE"
+        )
+    if status.st_size != SIZE_BYTES:
+        raise FlashFileError(
+            f"flash file {path} has {status.st_size} bytes; the board's flash has {SIZE_BYTES}",
             hint="name a file that does not exist yet to start with a blank flash",
         )
 

@@ -185,7 +185,7 @@ class Radio:
             return cls(json.loads(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise RadioError(f"radio model {path} cannot be read: {error.strerror}") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RadioError(f"radio model {path} is not JSON: {error}") from error
         except RadioError as error:
             raise RadioError(f"radio model {path}: {error.message}", hint=error.hint) from error

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,13 @@ def test_content_is_kept(tmp_path: Path) -> None:
     flash = Flash(tmp_path / "flash.bin")
     assert flash.read(SIZE_BYTES - 3, 10) == b"end"
     flash.close()
+
+
+def test_what_is_no_file_is_no_flash(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(FlashFileError, match="is no file"):
+            Flash(path)
 
 
 def test_nothing_is_written_outside(tmp_path: Path) -> None:

@@ -126,6 +126,9 @@ def test_a_bad_file_is_named(tmp_path: Path, text: str) -> None:
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(RadioError, match=r"radio\.json"):
         Radio.load(path)
+    path.write_text("[" * 5000, encoding="utf-8")
+    with pytest.raises(RadioError, match="is not JSON"):
+        Radio.load(path)
     with pytest.raises(RadioError, match="cannot be read"):
         Radio.load(tmp_path / "missing.json")
 
