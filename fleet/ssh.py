@@ -269,7 +269,9 @@ class Command:
         self.stdout: BinaryIO = io.BufferedReader(_Output(self), _BUFFER_BYTES)
 
     def finish(self) -> None:
-        """Wait for the end of a command whose output was read.
+        """Wait for the end of a command whose output was read, but not for long.
+
+        One that sends on when nobody reads is ended with the block.
 
         Raises: HostError: it failed, in its own words; or the connection broke.
         """
@@ -277,7 +279,8 @@ class Command:
         self._channel.status_event.wait(min(_EXIT_S, session.remaining_s))
         self._drain()
         code = self._channel.exit_status if self._channel.exit_status_ready() else -1
-        if code == 0:
+        runs_on = code < 0 and not self._channel.closed and session.remaining_s > 0
+        if code == 0 or runs_on:
             return
         if not session.remaining_s or code == _TIMED_OUT:
             raise session.timed_out()

@@ -393,6 +393,13 @@ def test_a_host_that_talks_before_it_answers(town: Town, tmp_path: Path) -> None
     assert "Welcome to gw-1" in result.error.message
 
 
+def test_a_host_that_talks_without_end(town: Town, tmp_path: Path) -> None:
+    town.gateway("gw-1", command=_script(tmp_path, "exec yes Welcome to gw-1"))
+    (result,) = collect(town.write())
+    assert isinstance(result.error, TransferError)
+    assert "Welcome to gw-1" in result.error.message
+
+
 def test_a_partial_failure_says_who_and_why_and_keeps_the_rest(
     town: Town, login: Login, capsys: pytest.CaptureFixture[str]
 ) -> None:
