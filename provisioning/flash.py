@@ -279,7 +279,8 @@ class _Flashing:
                 f"the image needs {needed // 1024} KiB",
                 hint="take a board with at least 4 MB",
             )
-        known = inventory.load(request.city).boards.get(self._board)
+        city = inventory.load(request.city)
+        known = city.boards.get(self._board)
         if known and not request.reassign:
             if known.revoked:
                 raise ReassignError(
@@ -291,7 +292,7 @@ class _Flashing:
                     f"{self._board} is registered at {known.site}, {known.room}",
                     hint=f"if it moves to {request.site}, {request.room}, add --reassign",
                 )
-        return registry.next_key_id(known)
+        return registry.next_key_id(city, self._board)
 
     def _write(self, session: Session, stage: str, region: Region) -> None:
         with self._stage(stage):

@@ -17,7 +17,7 @@ from typing import Any, Self
 import tomli_w
 
 from fleet import file, inventory, reportkey
-from fleet.inventory import REGISTRY_FILE, SECRETS_FOLDER, Board
+from fleet.inventory import REGISTRY_FILE, SECRETS_FOLDER, Board, Inventory
 from provisioning.errors import EnrolmentError
 
 BOARDS_FOLDER = "boards"
@@ -68,8 +68,9 @@ class Enrolment:
         """
         try:
             with file.locked(self._city):
-                boards = dict(inventory.load(self._city).boards)
-                if next_key_id(boards.get(self._board_id)) != self._key_id:
+                city = inventory.load(self._city)
+                boards = dict(city.boards)
+                if next_key_id(city, self._board_id) != self._key_id:
                     raise EnrolmentError(
                         f"somebody else enrolled {self._board_id} meanwhile",
                         hint="flash it again, at one desk",
@@ -109,12 +110,17 @@ class Enrolment:
         )
 
 
-def next_key_id(board: Board | None) -> int:
+def next_key_id(city: Inventory, board_id: str) -> int:
     """Return the number of a board's next report key.
+
+    The key files count too: a registry that was brought back from a backup must not make a
+    number, and with it a sequence, a second time.
 
     Raises: EnrolmentError: there are no more numbers.
     """
-    number = board.key_id + 1 if board else 1
+    known = city.boards.get(board_id)
+    used = [known.key_id] if known else []
+    number = max(used + reportkey.key_ids(city.secrets).get(board_id, []), default=0) + 1
     if number > 0xFFFF:
         raise EnrolmentError(
             "this board was flashed 65535 times: its key ids are used up", hint="take another one"

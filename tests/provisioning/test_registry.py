@@ -73,8 +73,7 @@ def test_the_registry_is_sorted_and_says_who_writes_it(city: Path) -> None:
 
 def test_a_second_life_has_the_next_key_and_keeps_the_old_one(city: Path) -> None:
     _enrol(city)
-    known = inventory.load(city).boards[BOARD]
-    assert registry.next_key_id(known) == 2
+    assert registry.next_key_id(inventory.load(city), BOARD) == 2
     _enrol(city, key_id=2)
     assert sorted(p.name for p in (city / "secrets" / "keys").iterdir()) == [
         f"{BOARD}.1.key",
@@ -82,9 +81,19 @@ def test_a_second_life_has_the_next_key_and_keeps_the_old_one(city: Path) -> Non
     ]
 
 
+def test_a_registry_from_a_backup_does_not_make_a_key_id_twice(city: Path) -> None:
+    _enrol(city)
+    (city / "registry.toml").unlink()
+    assert registry.next_key_id(inventory.load(city), BOARD) == 2
+    _enrol(city, key_id=2)
+    assert inventory.load(city).boards[BOARD].key_id == 2
+
+
 def test_key_ids_end(city: Path) -> None:
+    (city / "secrets" / "keys").mkdir(exist_ok=True)
+    (city / "secrets" / "keys" / f"{BOARD}.65535.key").write_text(KEY.hex())
     with pytest.raises(EnrolmentError):
-        registry.next_key_id(_entry(0xFFFF))
+        registry.next_key_id(inventory.load(city), BOARD)
 
 
 def test_a_board_that_is_not_committed_leaves_nothing(city: Path) -> None:
