@@ -220,9 +220,13 @@ class Reader:
             self._connection = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None
             )
-            _check(self._connection, path)
-            self.database: str = self._one("SELECT database FROM meta")
-            self.last_row: int = self._one("SELECT coalesce(max(row), 0) FROM report")
+            try:
+                _check(self._connection, path)
+                self.database: str = self._one("SELECT database FROM meta")
+                self.last_row: int = self._one("SELECT coalesce(max(row), 0) FROM report")
+            except BaseException:
+                self._connection.close()
+                raise
 
     def rows(self, after: int, last: int, limit: int | None = None) -> Iterator[Row]:
         """Yield the reports after row `after` up to row `last`, in order, at most `limit`.

@@ -189,7 +189,8 @@ def test_files_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     damaged.write_bytes(b"no database, surely not" * 100)
     with closing(sqlite3.connect(foreign)) as connection:
         connection.execute("CREATE TABLE other (x)")
-    Database(newer).open()
+    with closing(Database(newer)) as database:
+        database.open()
     with closing(sqlite3.connect(newer)) as connection:
         connection.execute("PRAGMA user_version = 99")
     for path, words in (
