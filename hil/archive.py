@@ -11,10 +11,12 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleet.errors import NetzpulsError
+
+_SUCCESSORS = {"trixie": "forky"}
 
 
 class FetchError(NetzpulsError):
@@ -41,6 +43,14 @@ class Archive:
             f"deb [{options}] {mirror} {suite} {self.components}\n"
             for mirror, suite in self.sources
         )
+
+    def successors(self) -> tuple[Archive, ...]:
+        """Return the releases that come after this one and are signed by the same key."""
+        following = _SUCCESSORS.get(self.suite)
+        if following is None:
+            return ()
+        sources = tuple((mirror, following) for mirror, suite in self.sources if suite == self.suite)
+        return (replace(self, suite=following, sources=sources),)
 
 
 def read_archive(os_release: Mapping[str, str], known: str, mirror: str = "") -> Archive:

@@ -156,17 +156,34 @@ def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None
         ]
     names = ", ".join(each.name for tools in by_architecture.values() for each in tools)
     _say(f"fetching {names} from {archive.distribution.capitalize()} {archive.suite} (40 MB)")
-    apt = Apt(scratch / "apt", archive, (native, *(by_architecture.keys() - {native})))
-    apt.update()
     for architecture, tools in by_architecture.items():
         try:
-            _fetch_tree(apt, architecture, tools, scratch)
+            _fetch_from_any(archive, architecture, tools, scratch)
         except FetchError as error:
             if architecture == native or archive.distribution == "debian":
                 raise
             _say(f"no 32-bit MicroPython, the tests that use it are skipped: {error.message}")
             continue
         _install(scratch / architecture, folder)
+
+
+def _fetch_from_any(archive: Archive, architecture: str, tools: list[Tool], scratch: Path) -> None:
+    """Fetch one architecture's tree; if a mirror is out of step, from the release that follows."""
+    first: FetchError | None = None
+    for candidate in (archive, *archive.successors()):
+        apt = Apt(scratch / f"apt-{architecture}-{candidate.suite}", candidate, (architecture,))
+        apt.update()
+        try:
+            _fetch_tree(apt, architecture, tools, scratch)
+        except FetchError as error:
+            first = first or error
+            if not apt.warnings:  # the lists are whole: another release would only hide the reason
+                break
+            _say(f"  {candidate.suite} ({architecture}) is out of step on this mirror")
+        else:
+            return
+    if first:
+        raise first
 
 
 def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], scratch: Path) -> None:
