@@ -26,7 +26,7 @@ from typing import Literal
 
 import duckdb
 
-from firmware.linkreport import table
+from firmware.linkreport import table, term
 from fleet.period import Period
 
 Kind = Literal["board", "line"]
@@ -101,7 +101,7 @@ class Ledger:
             f"SELECT subject, state, sum(end_s - start_s)::BIGINT FROM {kind}_interval GROUP BY ALL"
         )
         for subject, state, length_s in rows.fetchall():
-            found.setdefault(subject, [0] * len(table.STATES))[state] = length_s
+            found.setdefault(subject, [0] * len(term.STATES))[state] = length_s
         return found
 
     def intervals(self, kind: Kind) -> list[Interval]:
@@ -152,7 +152,7 @@ def _fill(
 
 def _numbers(*states: int) -> str:
     """Return the reasons of the given states as an SQL list."""
-    return ", ".join(str(n) for n, (_, state) in sorted(table.REASONS.items()) if state in states)
+    return ", ".join(str(n) for n in sorted(term.REASONS) if table.reason_state(n) in states)
 
 
 _FINE = _numbers(table.UP, table.DEGRADED)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from firmware.linkreport import table
+from firmware.linkreport import table, term
 from fleet import outage
 from fleet.inventory import Inventory
 from fleet.ledger import Kind, Ledger, Window
@@ -66,7 +66,7 @@ class Tally:
         return {
             "availability": self.availability,
             "coverage": self.coverage,
-            "seconds": dict(zip(table.STATES, self.seconds, strict=True)),
+            "seconds": dict(zip(term.STATES, self.seconds, strict=True)),
             "outages": self.outages,
         }
 
@@ -164,11 +164,11 @@ class PlacedOutage:
             "ongoing": found.end == "ongoing",
             "length_s": found.length_s,
             "layer": layer_name(layer),
-            "reason": table.reason_name(reason),
+            "reason": term.reason_name(reason),
             "causes": [
                 {
                     "layer": layer_name(layer),
-                    "reason": table.reason_name(reason),
+                    "reason": term.reason_name(reason),
                     "seconds": seconds,
                 }
                 for (layer, reason), seconds in found.causes.items()
@@ -226,7 +226,7 @@ def uptime(
         )
         for each in sites
     )
-    columns = zip([0] * len(table.STATES), *(each.line.seconds for each in found), strict=True)
+    columns = zip([0] * len(term.STATES), *(each.line.seconds for each in found), strict=True)
     return Uptime(
         city.city.name,
         period,
@@ -304,7 +304,7 @@ def _explains(line: Outage, site: str, each: Outage) -> bool:
 
 def layer_name(number: int) -> str:
     """Return the name of a layer, or `layer-<n>` for one from a newer board."""
-    return table.LAYERS[number] if number < len(table.LAYERS) else f"layer-{number}"
+    return term.LAYERS[number] if number < len(term.LAYERS) else f"layer-{number}"
 
 
 def _places(city: Inventory) -> dict[str, str]:
@@ -317,7 +317,7 @@ def _order(city: Inventory, board_id: str) -> tuple[str, str]:
 
 
 def _nothing(period: Period) -> Tally:
-    seconds = [0] * len(table.STATES)
+    seconds = [0] * len(term.STATES)
     seconds[table.UNKNOWN] = period.length_s
     return Tally(tuple(seconds), 0)
 

@@ -27,7 +27,7 @@ from pathlib import Path
 import duckdb
 
 from firmware.linkreport import report as wire
-from firmware.linkreport.table import LAYERS
+from firmware.linkreport.term import LAYERS
 from fleet import file
 from fleet.errors import StoreError
 from fleet.text import printable

@@ -49,7 +49,9 @@ class Archive:
         following = _SUCCESSORS.get(self.suite)
         if following is None:
             return ()
-        sources = tuple((mirror, following) for mirror, suite in self.sources if suite == self.suite)
+        sources = tuple(
+            (mirror, following) for mirror, suite in self.sources if suite == self.suite
+        )
         return (replace(self, suite=following, sources=sources),)
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from fleet import tool
 from fleet.errors import NetzpulsError, ToolMissingError
 from fleet.tool import MOSQUITTO, Tool, dotted
-from hil.archive import Apt, FetchError, known_sources, output, read_archive, unpack
+from hil.archive import Apt, Archive, FetchError, known_sources, output, read_archive, unpack
 
 _FETCH = "in the checkout: make setup"
 _SPACE_NEEDED = 400 << 20

@@ -5,8 +5,9 @@ import json
 import sys
 
 import linkreport.report as wire
+from linkreport.block import AGENT, ERROR
 from linkreport.seal import Seal
-from linkreport.table import LAYERS, STATES, reason_name
+from linkreport.term import LAYERS, STATES, reason_name
 from micropython import const
 
 from . import VERSION
@@ -138,11 +139,11 @@ class Agent:
         blocks = b""
         text = self.faults.take()
         if text:
-            blocks += wire.extension(wire.EXTENSION_ERROR, text.encode())
+            blocks += wire.extension(ERROR, text.encode())
         if not self._told_version:
             about = "%s %s" % (VERSION, sys.implementation.name)
             about += " " + ".".join(str(n) for n in sys.implementation.version[:3])
-            blocks += wire.extension(wire.EXTENSION_AGENT, about.encode())
+            blocks += wire.extension(AGENT, about.encode())
         return blocks
 
     async def drain(self):

@@ -67,10 +67,6 @@ NO_RSSI = 0
 NO_BSSID = bytes(6)
 NO_TAG = bytes(TAG_BYTES)
 
-# Extension blocks: type (1 byte), length (1 byte), content. Readers keep unknown types.
-EXTENSION_ERROR = 1
-EXTENSION_AGENT = 2
-
 _LABEL = b"netzpuls-report"
 _STRUCT_ERROR = getattr(struct, "error", ValueError)  # MicroPython has none of its own
 

@@ -1,19 +1,18 @@
-"""The closed tables of states, layers and reasons; their numbers never change meaning.
+"""The closed tables of states, layers and reasons by number; a number never changes its meaning.
 
-A reason fixes its state: who knows the reason of each layer knows everything the
-verdict is made from. New reasons take new numbers; old numbers are never given again.
+A reason fixes its state: who knows the reason of each layer knows everything the verdict is
+made from. New reasons take new numbers; old numbers are never given again. Their names stand
+in `linkreport.term`, which a board loads only to speak to people.
 """
 
-# States, by number. At every instant a subject is in exactly one.
+# States. At every instant a subject is in exactly one.
 UNKNOWN = 0
 UP = 1
 DEGRADED = 2
 DOWN = 3
 EXCLUDED = 4
 
-STATES = ("unknown", "up", "degraded", "down", "excluded")
-
-# Layers, by number, in the order in which a client meets them; the board itself is last.
+# Layers, in the order in which a client meets them; the board itself is last.
 RADIO = 1
 ASSOCIATION = 2
 ADDRESSING = 3
@@ -24,18 +23,6 @@ INTERNET = 7
 SERVICE = 8
 DEVICE = 9
 
-LAYERS = (
-    "none",
-    "radio",
-    "association",
-    "addressing",
-    "gateway",
-    "resolver",
-    "portal",
-    "internet",
-    "service",
-    "device",
-)
 LAYER_COUNT = 9
 
 # Reasons that any layer can have.
@@ -45,16 +32,28 @@ UNSUPPORTED = 2
 PROBE_FAILED = 3
 DEADLINE_PASSED = 4
 
-# Reasons of one layer: the tens digit is the layer's number.
+# Reasons of one layer: the tens digit is the layer's number (170 is the internet's, too).
 NETWORK_NOT_FOUND = 10
 WEAK_SIGNAL = 11
+CHANNEL_CROWDED = 12
+ACCESS_POINT_MISSING = 13
+SECURITY_MISMATCH = 14
 WRONG_KEY = 20
 ASSOCIATION_TIMEOUT = 21
 HANDSHAKE_TIMEOUT = 22
 BEACON_LOST = 23
 ASSOCIATION_REJECTED = 24
+ACCESS_POINT_FULL = 25
+KICKED = 26
+ASSOCIATION_LOST = 27
 NO_LEASE = 30
 LEASE_WITHOUT_GATEWAY = 31
+NO_OFFER = 32
+LEASE_REFUSED = 33
+POOL_EXHAUSTED = 34
+ADDRESS_CONFLICT = 35
+FOREIGN_DHCP_SERVER = 36
+LEASE_SLOW = 37
 GATEWAY_SILENT = 40
 GATEWAY_LOSS = 41
 GATEWAY_SLOW = 42
@@ -65,52 +64,94 @@ RESOLVER_REFUSED = 53
 UPSTREAM_SILENT = 54
 RESOLVER_SLOW = 55
 RESOLVER_WRONG_ADDRESS = 56
+PORTAL_UNEXPECTED = 60
+PORTAL_MISSING = 61
+PORTAL_SILENT = 62
+PORTAL_ERROR = 63
 CONNECT_TIMEOUT = 70
 CONNECT_REFUSED = 71
 HTTP_SILENT = 72
 HTTP_UNEXPECTED = 73
 INTERNET_SLOW = 74
 NETWORK_UNREACHABLE = 75
+BEHIND_PORTAL = 76
+ONE_TARGET_FAILED = 77
+TLS_INTERCEPTED = 78
+THROUGHPUT_LOW = 79
+TLS_SILENT = 170
+SERVICE_SILENT = 80
+SERVICE_ERROR = 81
+SERVICE_SLOW = 82
+SERVICE_CERTIFICATE_EXPIRING = 83
+SERVICE_CERTIFICATE_INVALID = 84
+OTHER_NETWORK_FAILED = 85
+SERVICE_NAME_NOT_FOUND = 86
+SOME_SERVICES_FAILED = 87
 RADIO_FAILED = 90
 MEMORY_LOW = 91
 CONFIGURATION_INVALID = 92
+FLASH_FAILED = 93
+SAFE_MODE = 94
 
-# number: (name, state)
-REASONS = {
-    UNTESTED: ("untested", UNKNOWN),
-    OK: ("ok", UP),
-    UNSUPPORTED: ("unsupported", UNKNOWN),
-    PROBE_FAILED: ("probe-failed", UNKNOWN),
-    DEADLINE_PASSED: ("deadline-passed", UNKNOWN),
-    NETWORK_NOT_FOUND: ("network-not-found", DOWN),
-    WEAK_SIGNAL: ("weak-signal", DEGRADED),
-    WRONG_KEY: ("wrong-key", DOWN),
-    ASSOCIATION_TIMEOUT: ("association-timeout", DOWN),
-    HANDSHAKE_TIMEOUT: ("handshake-timeout", DOWN),
-    BEACON_LOST: ("beacon-lost", DOWN),
-    ASSOCIATION_REJECTED: ("association-rejected", DOWN),
-    NO_LEASE: ("no-lease", DOWN),
-    LEASE_WITHOUT_GATEWAY: ("lease-without-gateway", DOWN),
-    GATEWAY_SILENT: ("gateway-silent", DOWN),
-    GATEWAY_LOSS: ("gateway-loss", DEGRADED),
-    GATEWAY_SLOW: ("gateway-slow", DEGRADED),
-    RESOLVER_SILENT: ("resolver-silent", DOWN),
-    RESOLVER_FAILURE: ("resolver-failure", DOWN),
-    NAME_NOT_FOUND: ("name-not-found", DOWN),
-    RESOLVER_REFUSED: ("resolver-refused", DOWN),
-    UPSTREAM_SILENT: ("upstream-silent", DOWN),
-    RESOLVER_SLOW: ("resolver-slow", DEGRADED),
-    RESOLVER_WRONG_ADDRESS: ("resolver-wrong-address", DOWN),
-    CONNECT_TIMEOUT: ("connect-timeout", DOWN),
-    CONNECT_REFUSED: ("connect-refused", DOWN),
-    HTTP_SILENT: ("http-silent", DOWN),
-    HTTP_UNEXPECTED: ("http-unexpected", DOWN),
-    INTERNET_SLOW: ("internet-slow", DEGRADED),
-    NETWORK_UNREACHABLE: ("network-unreachable", DOWN),
-    RADIO_FAILED: ("radio-failed", UNKNOWN),
-    MEMORY_LOW: ("memory-low", DEGRADED),
-    CONFIGURATION_INVALID: ("configuration-invalid", UNKNOWN),
-}
+_DEGRADED = (
+    WEAK_SIGNAL,
+    CHANNEL_CROWDED,
+    ACCESS_POINT_MISSING,
+    ASSOCIATION_LOST,
+    LEASE_SLOW,
+    GATEWAY_LOSS,
+    GATEWAY_SLOW,
+    RESOLVER_SLOW,
+    INTERNET_SLOW,
+    ONE_TARGET_FAILED,
+    THROUGHPUT_LOW,
+    SERVICE_SLOW,
+    SERVICE_CERTIFICATE_EXPIRING,
+    OTHER_NETWORK_FAILED,
+    SOME_SERVICES_FAILED,
+    MEMORY_LOW,
+    FLASH_FAILED,
+)
+_DOWN = (
+    NETWORK_NOT_FOUND,
+    SECURITY_MISMATCH,
+    WRONG_KEY,
+    ASSOCIATION_TIMEOUT,
+    HANDSHAKE_TIMEOUT,
+    BEACON_LOST,
+    ASSOCIATION_REJECTED,
+    ACCESS_POINT_FULL,
+    KICKED,
+    NO_LEASE,
+    LEASE_WITHOUT_GATEWAY,
+    NO_OFFER,
+    LEASE_REFUSED,
+    POOL_EXHAUSTED,
+    ADDRESS_CONFLICT,
+    FOREIGN_DHCP_SERVER,
+    GATEWAY_SILENT,
+    RESOLVER_SILENT,
+    RESOLVER_FAILURE,
+    NAME_NOT_FOUND,
+    RESOLVER_REFUSED,
+    UPSTREAM_SILENT,
+    RESOLVER_WRONG_ADDRESS,
+    PORTAL_UNEXPECTED,
+    PORTAL_MISSING,
+    PORTAL_SILENT,
+    PORTAL_ERROR,
+    CONNECT_TIMEOUT,
+    CONNECT_REFUSED,
+    HTTP_SILENT,
+    HTTP_UNEXPECTED,
+    NETWORK_UNREACHABLE,
+    TLS_INTERCEPTED,
+    TLS_SILENT,
+    SERVICE_SILENT,
+    SERVICE_ERROR,
+    SERVICE_CERTIFICATE_INVALID,
+    SERVICE_NAME_NOT_FOUND,
+)
 
 # Where the board's time comes from, worst to best.
 CLOCK_NONE = 0
@@ -118,16 +159,11 @@ CLOCK_KEPT = 1
 CLOCK_ACK = 2
 CLOCK_NTP = 3
 
-CLOCKS = ("none", "kept", "ack", "ntp")
-
-
-def reason_name(number):
-    """Return the kebab-case name of a reason, or `reason-<n>` for one from a newer board."""
-    entry = REASONS.get(number)
-    return entry[0] if entry else "reason-%d" % number
-
 
 def reason_state(number):
     """Return the state a reason stands for; a reason from a newer board is `unknown`."""
-    entry = REASONS.get(number)
-    return entry[1] if entry else UNKNOWN
+    if number == OK:
+        return UP
+    if number in _DOWN:
+        return DOWN
+    return DEGRADED if number in _DEGRADED else UNKNOWN

@@ -17,7 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP, reason_name
+from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP
+from firmware.linkreport.term import reason_name
 from fleet import inventory, period, report
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.collect import (

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import fleet.cli
-from firmware.linkreport import table
+from firmware.linkreport import table, term
 from fleet import report
 from fleet.cli.output import result
 from fleet.errors import UsageError
@@ -70,7 +70,7 @@ def _found(answer: Outages, kind: str = "board") -> list[tuple[int, int, str, st
             (each.outage.start_s - DAY_S) // 60,
             (each.outage.end_s - DAY_S) // 60,
             each.outage.end,
-            table.reason_name(each.outage.cause[1]),
+            term.reason_name(each.outage.cause[1]),
         )
         for each in answer.found
         if each.outage.kind == kind

@@ -12,7 +12,7 @@ from typing import Any
 import tomli_w
 
 from firmware.linkreport import report as wire
-from firmware.linkreport import table
+from firmware.linkreport import table, term
 from firmware.linkreport.seal import Seal
 from fleet import inventory
 from fleet.gateway import intake, settings
@@ -31,7 +31,7 @@ def layers(**reasons: int) -> bytes:
     """Return nine layer reasons, `ok` where nothing else is said."""
     found = bytearray(OK)
     for name, reason in reasons.items():
-        found[table.LAYERS.index(name) - 1] = reason
+        found[term.LAYERS.index(name) - 1] = reason
     return bytes(found)
 
 

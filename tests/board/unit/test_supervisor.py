@@ -12,6 +12,7 @@ from agent.agent import Agent
 from agent.fault import Faults
 from agent.setup import SetupError, load_identity
 from agent.supervisor import run, selftest, start
+from linkreport import block
 from linkreport.seal import Seal
 from linkreport.table import CLOCK_NTP, DOWN, INTERNET, RESOLVER
 from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
@@ -83,7 +84,7 @@ class SupervisorTest(unittest.TestCase):
             board = self.cycles(2)
         first, second = [wire.unpack(raw) for raw in self.reports(board)]
         kinds = wire.extensions(first.extensions)
-        self.assertEqual(kinds[0][0], wire.EXTENSION_AGENT)
+        self.assertEqual(kinds[0][0], block.AGENT)
         self.assertIn(agent.VERSION.encode(), kinds[0][1])
         self.assertEqual(second.extensions, b"")
 
@@ -94,7 +95,7 @@ class SupervisorTest(unittest.TestCase):
             asyncio.run(board.cycle())
         report = wire.unpack(self.reports(board)[0])
         kinds = dict(wire.extensions(report.extensions))
-        self.assertIn(b"ValueError", kinds[wire.EXTENSION_ERROR])
+        self.assertIn(b"ValueError", kinds[block.ERROR])
         self.assertEqual(report.error_count, 1)
 
     def test_ntp_is_asked_only_when_online(self):

@@ -22,7 +22,7 @@ from typing import Any, Self
 import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
-from firmware.linkreport import ack, report, seal, table
+from firmware.linkreport import ack, block, report, seal, table
 from fleet import authority, inventory
 from fleet.authority import Authority, Identity
 from fleet.gateway import prepare
@@ -219,12 +219,12 @@ class Sealer:
 
     def make(self, *, oldest_seq: int = 1, time_s: int = 1_790_000_000, text: str = "") -> bytes:
         self.seq += 1
-        block = report.extension(report.EXTENSION_ERROR, text.encode()) if text else b""
+        blocks = report.extension(block.ERROR, text.encode()) if text else b""
         values = report.Report(
             1, 0, self.key_id, self.seq, oldest_seq, 1, 60, self.seq * 6000,
             time_s + 60 * self.seq, table.CLOCK_NTP, table.UP, 0, table.OK, 100,
             bytes((1, 1, 1, 1, 1, 0, 1, 0, 1)), -61, 6, bytes(6), 812, 341, 2300, 0, 1,
-            14, 21, 23, 204, 61_000, 1, 0, block,
+            14, 21, 23, 204, 61_000, 1, 0, blocks,
         )  # fmt: skip
         raw: bytes = report.pack(values, self.seal, self.link)
         self.link = report.tag_of(raw)
