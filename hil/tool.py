@@ -1,10 +1,11 @@
 """The programs that a bench without hardware needs, and how they get here without root.
 
-`python -m hil.tool` (run by `make setup`) looks for MicroPython, mosquitto and OpenSSH's sshd on
-PATH; what is missing or too old is fetched by apt as the user who runs it: with a private state,
-from the mirrors that the machine's own sources name, accepted only with the signature of the
-distribution's archive key, unpacked into .tools/ and started by wrappers in .tools/bin/. The
-32-bit MicroPython, whose pointers are as small as an ESP32's, always comes this way.
+`python -m hil.tool` (run by `make setup`) looks for MicroPython, mosquitto, OpenSSH's sshd and
+dnsmasq on PATH; what is missing or too old is fetched by apt as the user who runs it: with a
+private state, from the mirrors that the machine's own sources name, accepted only with the
+signature of the distribution's archive key, unpacked into .tools/ and started by wrappers in
+.tools/bin/. The 32-bit MicroPython, whose pointers are as small as an ESP32's, always comes this
+way.
 """
 
 from __future__ import annotations
@@ -57,17 +58,26 @@ SSHD = Tool(
     pattern=r"OpenSSH_(\d+(?:\.\d+)+)",
     hint=f"on Debian and Ubuntu: sudo apt install openssh-server; {_FETCH}",
 )
-TOOLS = {each.name: each for each in (MICROPYTHON, MICROPYTHON32, MOSQUITTO, SSHD)}
+DNSMASQ = Tool(
+    name="dnsmasq",
+    title="the DHCP and DNS server dnsmasq",
+    minimum=(2, 80),
+    probe=("--version",),
+    pattern=r"Dnsmasq version (\d+(?:\.\d+)+)",
+    hint=f"on Debian and Ubuntu: sudo apt install dnsmasq-base; {_FETCH}",
+)
+TOOLS = {each.name: each for each in (MICROPYTHON, MICROPYTHON32, MOSQUITTO, SSHD, DNSMASQ)}
 PACKAGES = {
     "micropython": "micropython",
     "micropython32": "micropython",
     "mosquitto": "mosquitto",
     "sshd": "openssh-server",
+    "dnsmasq": "dnsmasq-base",
 }
 
 
 def find(name: str) -> Path:
-    """Return the absolute path of `micropython`, `micropython32`, `mosquitto` or `sshd`.
+    """Return the absolute path of a tool of `TOOLS`, such as `micropython`.
 
     Raises: ToolMissingError: it is not here; the hint says how to get it.
     """
@@ -217,6 +227,7 @@ _PROGRAMS = {
         "sshd-session": "usr/lib/openssh/sshd-session",
         "sshd-auth": "usr/lib/openssh/sshd-auth",
     },
+    "dnsmasq": {"dnsmasq": "usr/sbin/dnsmasq"},
 }
 
 

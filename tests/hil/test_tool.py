@@ -104,7 +104,7 @@ def test_the_error_tells_what_is_too_old(folder: Path, command: Callable[..., Pa
     assert caught.value.exit_code == 3
 
 
-@pytest.mark.parametrize("name", ["micropython", "micropython32", "mosquitto", "sshd"])
+@pytest.mark.parametrize("name", ["micropython", "micropython32", "mosquitto", "sshd", "dnsmasq"])
 def test_the_error_tells_what_is_missing(folder: Path, name: str) -> None:
     with pytest.raises(ToolMissingError, match=f"{name} is not on this machine") as caught:
         tool.find(name)
