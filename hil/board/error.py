@@ -27,3 +27,9 @@ class ControlError(BenchError):
     """A board refused what its control socket was told, or is not there."""
 
     code = "board-control"
+
+
+class WiringError(ConfigurationError):
+    """A sensor that the virtual board cannot have, or a state that it cannot be in."""
+
+    code = "wiring"
