@@ -16,7 +16,6 @@ from .cycle import Schedule, measure, report
 from .deadline import sleep_ms
 from .fault import Faults
 from .link import Link
-from .probes import addressing, association, radio
 from .spool import Files, Spool
 from .uplink import Uplink
 
@@ -114,6 +113,7 @@ class Agent:
         if evidence.online():
             self.clock.ask_ntp()
         self.spool.make_room()
+        self._tell(evidence.measures)
         values = report(
             self.port,
             self.config,
@@ -122,7 +122,6 @@ class Agent:
             boot=self.boot,
             error_count=self.faults.count,
             spool=self.spool,
-            extensions=self._extensions(),
         )
         self.spool.append(wire.pack(values, self._seal, self.spool.tag))
         self._told_version = True
@@ -135,20 +134,19 @@ class Agent:
         }
         print("NETZPULS REPORT", json.dumps(line))
 
-    def _extensions(self):
-        blocks = b""
+    def _tell(self, measures):
+        """Add what the agent itself has to say."""
         text = self.faults.take()
         if text:
-            blocks += wire.extension(ERROR, text.encode())
+            measures[ERROR] = text.encode()
         if not self._told_version:
             about = "%s %s" % (VERSION, sys.implementation.name)
             about += " " + ".".join(str(n) for n in sys.implementation.version[:3])
-            blocks += wire.extension(AGENT, about.encode())
-        return blocks
+            measures[AGENT] = about.encode()
 
     async def drain(self):
         """Upload what the spool holds, without measuring more than that needs; returns never."""
-        probes = (("radio", radio), ("association", association), ("addressing", addressing))
+        probes = ("radio", "association", "addressing")
         while not self.link.online:
             await measure(self.port, self.config, self.link, self.faults, probes)
         await self.uplink.run()

@@ -20,8 +20,8 @@ def resolve(port, address, number):
     return port.socket.getaddrinfo(address, number)[0][-1]
 
 
-async def connect(port, address, number, deadline_ms):
-    """Open a TCP connection.
+async def connect(port, address, number, deadline_ms, bind=None):
+    """Open a TCP connection over the WLAN, or over what `bind` binds the socket to.
 
     Returns: a non-blocking socket.
     Raises:  OSError: ETIMEDOUT, ECONNREFUSED or what the stack says.
@@ -30,6 +30,7 @@ async def connect(port, address, number, deadline_ms):
     sock = port.socket.socket(port.socket.AF_INET, port.socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
+        (bind or port.bind_wlan)(sock)
         try:
             sock.connect(resolve(port, address, number))
         except OSError as error:

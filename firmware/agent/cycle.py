@@ -1,11 +1,13 @@
 """One measurement: run the probes, judge, make the report's values; and when the next is due."""
 
 import linkreport.report as wire
+from linkreport import block
 from linkreport.table import (
     ASSOCIATION,
     DEADLINE_PASSED,
     DEGRADED,
     DEVICE,
+    DOWN,
     GATEWAY,
     GATEWAY_SILENT,
     INTERNET,
@@ -26,20 +28,37 @@ from linkreport.verdict import judge
 from micropython import const
 
 from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
-from .probes import addressing, association, gateway, internet, radio, resolver
+from .loan import borrow, give_back
 
-PROBES = (
-    ("radio", radio),
-    ("association", association),
-    ("addressing", addressing),
-    ("gateway", gateway),
-    ("resolver", resolver),
-    ("internet", internet),
-)
+# In the order in which a client meets the layers; each is a module of `agent.probes`.
+PROBES = ("radio", "association", "addressing", "gateway", "resolver", "internet")
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
 _MEMORY_LOW_BYTES = const(10000)
+# Extension blocks in the order of their importance: a report has no room for all of them.
+_BLOCKS = bytes(
+    (
+        block.UPLINK,
+        block.AGENT,
+        block.OWN,
+        block.WATCH,
+        block.ASSOCIATION,
+        block.LEASE,
+        block.PATH,
+        block.SENSOR,
+        block.PORTAL,
+        block.TARGET,
+        block.SERVICE,
+        block.REFERENCE,
+        block.THROUGHPUT,
+        block.AIR,
+        block.ERROR,
+        block.FOREIGN,
+    )
+)
+# What may be told in part: block and the bytes of its smallest part.
+_PARTS = {block.OWN: 9, block.FOREIGN: 6, block.ERROR: 1}
 
 
 class Evidence:
@@ -47,19 +66,23 @@ class Evidence:
 
     Attributes:
         link: the Link, which outlives the cycle.
+        wlan: the network that is measured: the configuration's `wlan`, or one of `watch`.
         reasons: one reason for each layer, radio first, device last.
-        measures: fields of the report, by name.
+        measures: fields of the report by name, extension blocks by number.
         access_point: the own network's entry in the scan, None if it was not scanned.
         gateway, resolver: addresses from the lease, "" for none.
+        lease: the Lease, None while there is none.
     """
 
-    def __init__(self, link):
+    def __init__(self, link, wlan):
         self.link = link
+        self.wlan = wlan
         self.reasons = bytearray(LAYER_COUNT)
         self.measures = {}
         self.access_point = None
         self.gateway = ""
         self.resolver = ""
+        self.lease = None
 
     def works(self, layer):
         """Tell whether a layer was seen to work; layer 0 always does."""
@@ -72,55 +95,66 @@ class Evidence:
 
 async def measure(port, config, link, faults, probes=PROBES):
     """Run the probes within the cycle's deadline; never raises for what one of them does."""
-    evidence = Evidence(link)
-    evidence.reasons[DEVICE - 1] = OK
+    evidence = Evidence(link, config.wlan)
+    reasons = evidence.reasons
+    reasons[DEVICE - 1] = OK
     until_ms = port.uptime_ms() + config.deadline_ms["cycle"]
-
-    async def run(name, module):
-        return await _run(
-            name, module, port, config, evidence=evidence, until_ms=until_ms, faults=faults
-        )
-
-    for name, module in probes:
-        if evidence.works(module.NEEDS):
-            evidence.reasons[module.LAYER - 1] = await run(name, module)
-    for name, module in probes:
+    for name in probes:
+        layer, reason = await _run(name, port, config, evidence, until_ms=until_ms, faults=faults)
+        # A second probe of a layer can only take something off an OK.
+        if reasons[layer - 1] == UNTESTED or (
+            reasons[layer - 1] == OK and reason_state(reason) in (DEGRADED, DOWN)
+        ):
+            reasons[layer - 1] = reason
+    if "resolver" in probes and evidence.online() and not evidence.works(RESOLVER):
         # A resolver failed, and then the internet answered: the line may have come back between
         # the two. Only a resolver that fails now too is at fault itself.
-        if module.LAYER == RESOLVER and evidence.online() and not evidence.works(RESOLVER):
-            again = await run(name, module)
-            if reason_state(again) != UNKNOWN:
-                evidence.reasons[RESOLVER - 1] = again
+        layer, again = await _run(
+            "resolver", port, config, evidence, until_ms=until_ms, faults=faults
+        )
+        if layer == RESOLVER and reason_state(again) != UNKNOWN:
+            reasons[RESOLVER - 1] = again
     if (
-        evidence.reasons[GATEWAY - 1] == GATEWAY_SILENT
+        reasons[GATEWAY - 1] == GATEWAY_SILENT
         and evidence.resolver == evidence.gateway
-        and evidence.reasons[RESOLVER - 1] not in _NO_ANSWER
+        and reasons[RESOLVER - 1] not in _NO_ANSWER
     ):
-        evidence.reasons[GATEWAY - 1] = OK  # it ignores pings, but answered as the resolver
+        reasons[GATEWAY - 1] = OK  # it ignores pings, but answered as the resolver
     if not evidence.works(ASSOCIATION):
         link.online = False
     return evidence
 
 
-async def _run(name, module, port, config, *, evidence, until_ms, faults):
-    left_ms = until_ms - port.uptime_ms()
-    if left_ms <= 0:
-        return DEADLINE_PASSED
-    limit_ms = min(left_ms, config.deadline_ms[name] + _SLACK_MS)
+async def _run(name, port, config, evidence, *, until_ms, faults):
+    """Run one probe on loan; return its layer and its reason."""
+    layer = DEVICE  # as long as the probe has not told its own
     try:
+        module = borrow("agent.probes." + name)
+        layer = module.LAYER
+        if not evidence.works(module.NEEDS):
+            return layer, UNTESTED
+        left_ms = until_ms - port.uptime_ms()
+        if left_ms <= 0:
+            return layer, DEADLINE_PASSED
+        limit_ms = min(left_ms, config.deadline_ms[name] + _SLACK_MS)
         result = await within_ms(module.probe(port, config, evidence), limit_ms)
     except TimeoutError:
-        return DEADLINE_PASSED
+        return layer, DEADLINE_PASSED
     except Exception as error:
         faults.note(error)
-        if module.LAYER == RADIO and isinstance(error, OSError):
+        if layer == RADIO and isinstance(error, OSError):
             evidence.reasons[DEVICE - 1] = RADIO_FAILED
-        return PROBE_FAILED
+        if layer == DEVICE and isinstance(error, MemoryError):
+            return layer, MEMORY_LOW
+        return layer, PROBE_FAILED
+    finally:
+        module = None  # this frame would hold it
+        give_back("agent.probes." + name)
     evidence.measures.update(result.measures)
-    return result.reason
+    return layer, result.reason
 
 
-def report(port, config, evidence, *, now, boot, error_count, spool, extensions):
+def report(port, config, evidence, *, now, boot, error_count, spool):
     """Make the report of one cycle; the spool's `make_room` must have been called.
 
     `now` is (Unix seconds or 0, clock quality).
@@ -162,8 +196,22 @@ def report(port, config, evidence, *, now, boot, error_count, spool, extensions)
         heap_free_bytes=_fit(heap_free_bytes, wire.NO_U32),
         spool_reports=_fit(spool.waiting, wire.NO_U16),
         error_count=_fit(error_count, wire.NO_U16),
-        extensions=extensions,
+        extensions=extensions(evidence.measures),
     )
+
+
+def extensions(measures):
+    """Pack the extension blocks, the most important first; what has no room is left out."""
+    packed = b""
+    for kind in _BLOCKS:
+        content = measures.get(kind)
+        room = wire.MAX_BODY_BYTES - wire.CORE_BYTES - len(packed) - 2
+        if content and len(content) > room:
+            part = _PARTS.get(kind, 256)
+            content = content[: max(0, room // part * part)]
+        if content:
+            packed += wire.extension(kind, content)
+    return packed
 
 
 def _fit(value, nothing):

@@ -5,6 +5,19 @@ import asyncio
 from port import ASSOCIATED, CONNECTING
 
 
+class Lease:
+    """What DHCP told of the network, as text; "" for what it did not tell.
+
+    Attributes:
+        server: the DHCP server's address.
+        portal_api: the URI of RFC 8910.
+    """
+
+    def __init__(self):
+        self.server = ""
+        self.portal_api = ""
+
+
 class Link:
     """The association as the probes left it, for the next cycle and for the uplink.
 

@@ -20,7 +20,22 @@
     associate(ssid, key, bssid), dissociate()
     link()                       one of the link states below
     rssi_dbm()                   of the association; None without one
-    lease()                      (address, gateway, resolver) as text, "" for what is missing
+    driver_status()              what the driver says of the association, as its own number
+    mac()                        six bytes, of the station
+    lease(), netmask()           (address, gateway, resolver) and netmask as text, "" for what is
+                                 missing
+    dhcp()                       leave the address to the driver's DHCP client
+    fix(address, netmask, gateway, resolver)
+                                 a static address: the driver's DHCP client stops, which frees
+                                 UDP port 68
+    lan_start(name)              start the Ethernet of a board known by name; OSError, ValueError
+    lan_address()                text, "" without a LAN that works
+    bind_wlan(sock), bind_lan(sock)
+                                 let a socket's packets leave by that interface
+    wire(config)                 take the pins of I2C, light and LED from the configuration
+    i2c()                        the bus, None without pins
+    light(level)                 the CO2 light: 0 off, 1 green, 2 yellow, 3 red
+    led(on)                      the LED
 """
 
 # Link states, as `link()` tells them.

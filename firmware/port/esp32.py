@@ -4,6 +4,7 @@ import binascii
 import gc
 import os
 import socket
+import sys
 import time
 
 import esp32
@@ -48,6 +49,11 @@ _STATUS = {
 # ESP-IDF's wifi_auth_mode_t: 802.1X in its variants.
 _ENTERPRISE = (5, 10, 14, 15, 16)
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104 - what an interface without a lease says
+_I2C_HZ = 100000
+_LIGHTS = 3
+# WS2812: green, red, blue, dim; and the times of its bits in ns.
+_COLOURS = (b"\x00\x00\x00", b"\x28\x00\x00", b"\x18\x28\x00", b"\x00\x28\x00")
+_BIT_NS = (400, 850, 800, 450)
 
 
 class Esp32Port:
@@ -60,6 +66,8 @@ class Esp32Port:
         self._watchdog = None
         self._store = esp32.NVS("netzpuls")
         self._wlan = None
+        self._lan = None
+        self._pins = None
 
     def uptime_ms(self):
         """Return the milliseconds since the start; to be asked at least once in six days."""
@@ -162,6 +170,7 @@ class Esp32Port:
             wlan.config(pm=network.WLAN.PM_NONE)
             self._wlan = wlan
             self.dissociate()  # what an earlier run began, before a soft reset
+            wlan.ifconfig("dhcp")  # type: ignore[call-overload]
         return self._wlan
 
     def scan(self):
@@ -209,7 +218,80 @@ class Esp32Port:
         except OSError:
             return None
 
+    def driver_status(self):
+        """Return what WLAN.status() says: ESP-IDF's wifi_err_reason_t, or 1000 and more."""
+        return self._radio().status()
+
+    def mac(self):
+        """Return the station's address."""
+        return bytes(self._radio().config("mac"))
+
     def lease(self):
         """Return (address, gateway, resolver), "" for what is missing."""
         address, _, gateway, resolver = self._radio().ifconfig()
         return tuple("" if a == _NO_ADDRESS else a for a in (address, gateway, resolver))
+
+    def netmask(self):
+        """Return the netmask of the lease."""
+        return self._radio().ifconfig()[1]
+
+    def dhcp(self):
+        """Leave the address to the driver's DHCP client, which starts anew."""
+        self._radio().ifconfig("dhcp")  # type: ignore[call-overload]
+
+    def fix(self, address, netmask, gateway, resolver):
+        """Set a static address; the driver's DHCP client stops."""
+        self._radio().ifconfig((address, netmask, gateway or _NO_ADDRESS, resolver or _NO_ADDRESS))
+
+    def lan_start(self, name):
+        """Start the Ethernet; the address comes from its driver's DHCP client.
+
+        Raises:
+            ValueError: no board of this name is known.
+            OSError: the hardware is not there.
+        """
+        # Most boards never need it, so it is not kept in memory.
+        from .lan import start
+
+        del sys.modules["port.lan"], sys.modules["port"].lan
+        self._lan = start(name)
+
+    def lan_address(self):
+        """Return the LAN's address, "" as long as it has none."""
+        return self._lan.ifconfig()[0] if self._lan and self._lan.isconnected() else ""
+
+    def bind_wlan(self, sock):
+        """Let a socket use the WLAN, which is the only way there is without a LAN."""
+        if self._lan:
+            _bind(sock, self.lease()[0])
+
+    def bind_lan(self, sock):
+        """Let a socket use the LAN."""
+        _bind(sock, self.lan_address())
+
+    def wire(self, config):
+        """Take the pins from the configuration."""
+        self._pins = config
+
+    def i2c(self):
+        """Return the bus, None without pins for it."""
+        pins = self._pins and self._pins.i2c
+        if not pins:
+            return None
+        return machine.I2C(0, sda=machine.Pin(pins.sda), scl=machine.Pin(pins.scl), freq=_I2C_HZ)
+
+    def light(self, level):
+        """Show a level with the CO2 light, if there is one."""
+        if self._pins and self._pins.light is not None:
+            pin = machine.Pin(self._pins.light, machine.Pin.OUT)
+            machine.bitstream(pin, 0, _BIT_NS, _COLOURS[level] * _LIGHTS)
+
+    def led(self, on):
+        """Switch the LED, if there is one."""
+        if self._pins and self._pins.led is not None:
+            machine.Pin(self._pins.led, machine.Pin.OUT, value=1 if on else 0)
+
+
+def _bind(sock, address):
+    if address:
+        sock.bind(socket.getaddrinfo(address, 0)[0][-1])

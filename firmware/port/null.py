@@ -27,7 +27,12 @@ class NullPort:
         networks: what a scan shows.
         outcome: the link state in which an attempt to associate ends.
         attempt_ms: how long an attempt takes.
-        address, gateway, resolver: the lease.
+        address, mask, gateway, resolver: the lease.
+        fixed: the static address and what belongs to it, None while the driver asks DHCP.
+        station: the station's address.
+        lan: the LAN's address, "" without one; `lan_name` is what was started.
+        bus: the I2C bus, None without one.
+        lights, leds: what they were told, in order.
         offset_s: what this clock is off the machine's.
         ntp_s: answer of the NTP server, None for none.
         cause: why the board started.
@@ -41,8 +46,16 @@ class NullPort:
         self.outcome = ASSOCIATED
         self.attempt_ms = 0
         self.address = "10.1.0.50"
+        self.mask = "255.255.255.0"
         self.gateway = "10.1.0.1"
         self.resolver = "10.1.0.1"
+        self.fixed = None
+        self.station = b"\x24\x0a\xc4\x12\x34\x56"
+        self.lan = ""
+        self.lan_name = None
+        self.bus = None
+        self.lights = []
+        self.leds = []
         self.offset_s = 0
         self.ntp_s = None
         self.cause = 1
@@ -169,11 +182,65 @@ class NullPort:
         """Return the strength of the association, None without one."""
         return self.networks[0][3] if self._state == ASSOCIATED and self.networks else None
 
+    def driver_status(self):
+        """Return the link state as an ESP32 numbers it: what is not known is `idle`."""
+        return {CONNECTING: 1001, ASSOCIATED: 1010}.get(self.link(), 1000)
+
+    def mac(self):
+        """Return the station's address."""
+        return self.station
+
     def lease(self):
         """Return (address, gateway, resolver)."""
         if self._state != ASSOCIATED:
             return "", "", ""
+        if self.fixed:
+            return self.fixed[0], self.fixed[2], self.fixed[3]
         return self.address, self.gateway, self.resolver
+
+    def netmask(self):
+        """Return the netmask of the lease."""
+        return self.fixed[1] if self.fixed else self.mask
+
+    def dhcp(self):
+        """Take the address that the test says."""
+        self.calls.append("dhcp")
+        self.fixed = None
+
+    def fix(self, address, netmask, gateway, resolver):
+        """Set a static address."""
+        self.calls.append("fix")
+        self.fixed = (address, netmask, gateway, resolver)
+
+    def lan_start(self, name):
+        """Note it."""
+        self.lan_name = name
+
+    def lan_address(self):
+        """Return what the test says."""
+        return self.lan if self.lan_name else ""
+
+    def bind_wlan(self, sock):
+        """Sockets lead where the routes say."""
+
+    def bind_lan(self, sock):
+        """Note it: sockets lead where the routes say."""
+        self.calls.append("bind_lan")
+
+    def wire(self, config):
+        """A board in memory has no pins."""
+
+    def i2c(self):
+        """Return what the test says."""
+        return self.bus
+
+    def light(self, level):
+        """Note it."""
+        self.lights.append(level)
+
+    def led(self, on):
+        """Note it."""
+        self.leds.append(on)
 
 
 class NullNetwork:

@@ -62,7 +62,7 @@ async def probe(port, config, evidence):
     for _ in range(_TRIES):
         # An attempt that the last cycle's deadline cut short is still under way.
         if not link.pends():
-            _begin(port, config, link, access_point)
+            _begin(port, evidence.wlan, link, access_point)
         state = port.link()
         while state in (CONNECTING, IDLE) and port.uptime_ms() < until_ms:
             await sleep_ms(_POLL_MS)
@@ -83,8 +83,8 @@ async def probe(port, config, evidence):
     return Result(reason, {})
 
 
-def _begin(port, config, link, access_point):
+def _begin(port, wlan, link, access_point):
     link.access_point = access_point
     link.requested = True
     link.requested_at_ms = port.uptime_ms()
-    port.associate(config.wlan.ssid, config.wlan.key, access_point[1])
+    port.associate(wlan.ssid, wlan.key, access_point[1])

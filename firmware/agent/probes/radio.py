@@ -33,10 +33,10 @@ async def probe(port, config, evidence):
     if is_chosen and (has_no_time or now_ms - link.scanned_at_ms < _SCAN_EVERY_MS):
         return _judged(port, config, link.access_point)
     networks, link.networks = link.networks or port.scan(), None
-    best, held = choose(networks, config.wlan, link.access_point if holds else None)
+    best, held = choose(networks, evidence.wlan, link.access_point if holds else None)
     if best is None and not holds and port.uptime_ms() < now_ms + config.deadline_ms["radio"]:
         await sleep_ms(_PAUSE_MS)  # one scan may miss a beacon
-        best, held = choose(port.scan(), config.wlan, None)
+        best, held = choose(port.scan(), evidence.wlan, None)
     link.scanned_at_ms = port.uptime_ms()
     if held and _left_for(best, held, config):
         link.drop()

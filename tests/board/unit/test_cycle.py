@@ -1,13 +1,17 @@
 import asyncio
 import json
+import sys
 import unittest
 
+import agent.cycle
 import linkreport.report as wire
 from agent.config import parse
-from agent.cycle import PROBES, Schedule, measure, report
+from agent.cycle import PROBES, Schedule, extensions, measure, report
 from agent.fault import Faults
 from agent.link import Link
+from agent.loan import borrow, give_back
 from agent.probes import Result
+from linkreport import block
 from linkreport.table import (
     ADDRESSING,
     ASSOCIATION,
@@ -17,6 +21,7 @@ from linkreport.table import (
     DOWN,
     GATEWAY,
     INTERNET,
+    INTERNET_SLOW,
     MEMORY_LOW,
     NETWORK_NOT_FOUND,
     OK,
@@ -24,6 +29,7 @@ from linkreport.table import (
     RADIO,
     RADIO_FAILED,
     RESOLVER,
+    THROUGHPUT_LOW,
     UNTESTED,
 )
 from place import WLAN_KEY, configuration
@@ -71,18 +77,33 @@ class CycleTest(unittest.TestCase):
 
     def measure(self, *acts):
         """Run fake probes for the layers radio, association, addressing and so on."""
-        layers = (RADIO, ASSOCIATION, ADDRESSING, GATEWAY, RESOLVER, INTERNET)
-        needs = (0, RADIO, ASSOCIATION, ADDRESSING, ADDRESSING, ADDRESSING)
+        layers = (RADIO, ASSOCIATION, ADDRESSING, GATEWAY, RESOLVER, INTERNET, INTERNET)
+        needs = (0, RADIO, ASSOCIATION, ADDRESSING, ADDRESSING, ADDRESSING, INTERNET)
+        names = PROBES + ("throughput",)
         self.probes = [FakeProbe(*each) for each in zip(layers, needs, acts)]
         self.probes[ADDRESSING - 1].lease = self.lease
-        names = [name for name, _ in PROBES]
+        self.config.deadline_ms["throughput"] = 500
+        lent = {"agent.probes." + name: probe for name, probe in zip(names, self.probes)}
+        self.given_back = []
 
         async def run():
             link = Link(self.port)
-            probes = list(zip(names, self.probes))
-            return await measure(self.port, self.config, link, self.faults, probes)
+            return await measure(self.port, self.config, link, self.faults, names[: len(acts)])
 
-        return asyncio.run(run())
+        before = agent.cycle.borrow, agent.cycle.give_back
+        agent.cycle.borrow, agent.cycle.give_back = self.lend(lent), self.given_back.append
+        try:
+            return asyncio.run(run())
+        finally:
+            agent.cycle.borrow, agent.cycle.give_back = before
+
+    def lend(self, lent):
+        def borrow(name):
+            if isinstance(lent[name]._act, type):
+                raise lent[name]._act
+            return lent[name]
+
+        return borrow
 
     def test_all_well(self):
         evidence = self.measure(OK, OK, OK, OK, OK, OK)
@@ -127,6 +148,27 @@ class CycleTest(unittest.TestCase):
             evidence = self.measure(OK, OK, OK, OK, answers, OK)
             self.assertEqual((evidence.reasons[RESOLVER - 1], answers), (reason, []))
         self.measure(OK, OK, OK, OK, [54], 70)
+
+    def test_a_second_probe_of_a_layer_can_only_take_something_off_an_ok(self):
+        for first, second, reason in (
+            (OK, THROUGHPUT_LOW, THROUGHPUT_LOW),
+            (OK, OK, OK),
+            (OK, DEADLINE_PASSED, OK),
+            (OK, ValueError(), OK),
+            (INTERNET_SLOW, THROUGHPUT_LOW, INTERNET_SLOW),
+            (70, OK, 70),
+        ):
+            evidence = self.measure(OK, OK, OK, OK, OK, first, second)
+            self.assertEqual(evidence.reasons[INTERNET - 1], reason)
+
+    def test_all_probes_are_given_back(self):
+        self.measure(OK, OK, NETWORK_NOT_FOUND, OK, ValueError(), OK)
+        self.assertEqual(self.given_back, ["agent.probes." + name for name in PROBES])
+
+    def test_a_probe_that_cannot_be_loaded_stops_nothing(self):
+        evidence = self.measure(OK, OK, OK, ImportError, MemoryError, OK)
+        self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 1, 0, 0, 0, 1, 0, MEMORY_LOW)))
+        self.assertEqual(self.faults.count, 3)  # the resolver was to be asked again
 
     def test_an_exception_in_a_probe_stops_nothing_and_is_told(self):
         evidence = self.measure(OK, OK, OK, ZeroDivisionError("with " + WLAN_KEY), OK, OK)
@@ -174,7 +216,6 @@ class CycleTest(unittest.TestCase):
             "boot": 2,
             "error_count": 0,
             "spool": FakeSpool(),
-            "extensions": b"",
         }
         settings.update(changes)
         return report(self.port, self.config, evidence, **settings)
@@ -214,10 +255,56 @@ class CycleTest(unittest.TestCase):
         self.assertEqual(evidence.reasons[7], UNTESTED)
 
     def test_the_probes_follow_each_other_as_a_client_meets_the_layers(self):
-        layers = [module.LAYER for _, module in PROBES]
-        self.assertEqual(layers, sorted(layers))
-        for _, module in PROBES:
-            self.assertTrue(module.NEEDS < module.LAYER)
+        before = 0
+        for name in PROBES:
+            module = borrow("agent.probes." + name)
+            self.assertTrue(before < module.LAYER or name == "throughput")
+            self.assertTrue(module.NEEDS < module.LAYER or name == "throughput")
+            before = module.LAYER
+            give_back("agent.probes." + name)
+
+
+class ExtensionTest(unittest.TestCase):
+    def test_blocks_stand_in_the_order_of_their_importance(self):
+        measures = {block.FOREIGN: b"f" * 6, block.OWN: b"o" * 9, "channel": 1, block.PATH: b""}
+        packed = wire.extensions(extensions(measures))
+        self.assertEqual(packed, [(block.OWN, b"o" * 9), (block.FOREIGN, b"f" * 6)])
+
+    def test_what_has_no_room_is_cut_or_left_out(self):
+        measures = {
+            block.SERVICE: b"s" * 100,
+            block.THROUGHPUT: b"t" * 76,
+            block.AIR: b"a" * 11,
+            block.ERROR: b"e" * 20,
+            block.FOREIGN: b"f" * 60,
+        }
+        for size, error, foreign in ((76, 1, 0), (75, 2, 0), (60, 17, 0), (40, 20, 12)):
+            measures[block.THROUGHPUT] = b"t" * size
+            measures[block.AIR] = b""
+            kinds = dict(wire.extensions(extensions(measures)))
+            self.assertEqual(len(kinds[block.ERROR]), error)
+            self.assertEqual(len(kinds.get(block.FOREIGN, b"")), foreign)
+        measures[block.AIR] = b"a" * 80
+        self.assertNotIn(block.AIR, dict(wire.extensions(extensions(measures))))
+        self.assertTrue(len(extensions(measures)) <= 183)
+
+    def test_lists_are_cut_between_their_entries(self):
+        measures = {block.OWN: b"o" * 9 * 28}
+        kinds = dict(wire.extensions(extensions(measures)))
+        self.assertEqual(len(kinds[block.OWN]), 9 * 20)
+
+
+class LoanTest(unittest.TestCase):
+    def test_a_loaned_module_is_forgotten_where_memory_is_scarce(self):
+        name = "agent.probes.radio"
+        module = borrow(name)
+        self.assertTrue(module is sys.modules[name])
+        give_back(name)
+        kept = sys.implementation.name != "micropython"
+        self.assertEqual(name in sys.modules, kept)
+        self.assertEqual(hasattr(sys.modules["agent.probes"], "radio"), kept)
+        give_back(name)
+        self.assertEqual(borrow(name).LAYER, RADIO)
 
 
 class ScheduleTest(unittest.TestCase):

@@ -74,7 +74,7 @@ class NetworkTest(unittest.TestCase):
         """Run a probe beside a server."""
 
         async def run():
-            evidence = Evidence(Link(self.port))
+            evidence = Evidence(Link(self.port), self.config.wlan)
             evidence.resolver = DNS[0]
             server = asyncio.create_task(serve()) if serve else None
             try:

@@ -45,7 +45,7 @@ class ProbeTest(unittest.TestCase):
         self.begin_cycle()
 
     def begin_cycle(self):
-        self.evidence = Evidence(self.link)
+        self.evidence = Evidence(self.link, self.config.wlan)
 
     def probe(self, *modules):
         """Run probes one after the other on one board; return the last one's result."""
