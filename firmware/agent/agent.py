@@ -5,7 +5,7 @@ import json
 import sys
 
 import linkreport.report as wire
-from linkreport.block import AGENT, ERROR
+from linkreport.block import AGENT, ERROR, SENSOR
 from linkreport.seal import Seal
 from linkreport.term import LAYERS, STATES, reason_name
 from micropython import const
@@ -16,6 +16,7 @@ from .cycle import Schedule, measure, report
 from .deadline import sleep_ms
 from .fault import Faults
 from .link import Link
+from .loan import borrow, give_back
 from .spool import Files, Spool
 from .uplink import Uplink
 
@@ -56,7 +57,9 @@ class Agent:
             heard=self.clock.hear_ack,
         )
         self._told_version = False
+        self._sensors = []  # what agent.sensor keeps from one cycle to the next
         self._alive_until_ms = 0
+        port.wire(config)
 
     async def serve(self):
         """Run all tasks for ever; feed the watchdog while measuring goes on."""
@@ -112,6 +115,8 @@ class Agent:
             link.quiet.set()
         if evidence.online():
             self.clock.ask_ntp()
+        if self.config.sensors:
+            await self._sense(evidence.measures)
         self.spool.make_room()
         self._tell(evidence.measures)
         values = report(
@@ -133,6 +138,16 @@ class Agent:
             "reason": reason_name(values.reason),
         }
         print("NETZPULS REPORT", json.dumps(line))
+
+    async def _sense(self, measures):
+        """Add what the sensors measure; whatever goes wrong with them stops no report."""
+        try:
+            sensor = borrow("agent.sensor")
+            measures[SENSOR] = await sensor.read(self.port, self.config, self._sensors, self.faults)
+        except Exception as error:
+            self.faults.note(error)
+        finally:
+            give_back("agent.sensor")
 
     def _tell(self, measures):
         """Add what the agent itself has to say."""

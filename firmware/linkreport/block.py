@@ -55,9 +55,11 @@ SERVICE_FORMAT = ">BHHh"
 THROUGHPUT = 13
 THROUGHPUT_FORMAT = ">IH"
 
-# bits of sensors that failed, CO₂ in ppm, temperature in 1/100 °C, relative humidity in 1/1000
+# bits of sensors that failed (bit 0 the first of SENSORS), CO₂ in ppm, temperature in 1/100 °C,
+# relative humidity in 1/1000
 SENSOR = 14
 SENSOR_FORMAT = ">BHhH"
+SENSORS = ("scd4x", "sht4x", "bme280")
 
 # trouble (term.TROUBLES), s since the last acknowledgement, reports lost in all, s that the
 # collector's clock is ahead of ours
