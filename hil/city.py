@@ -14,20 +14,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import secrets
-import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self
 
 import tomli_w
@@ -35,15 +31,18 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fleet import authority, file, inventory
-from fleet.errors import BenchError, NetzpulsError
-from fleet.gateway import leash, prepare
+from fleet.errors import BenchError
+from fleet.gateway import prepare
 from fleet.gateway.settings import Folder
 from fleet.inventory import Role
 from fleet.text import printable
 from hil.board import BoardProcess, Settings, application
+from hil.desk import flash_all
+from hil.folder import emptied
+from hil.gateway import GatewayProcess, Part
 from hil.site import LOOPBACK, Internet, Router
 from hil.sshd import SshServer
-from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
+from provisioning.flash import Flashed, FlashRequest, Progress
 
 CITY_ID = "musterstadt"
 GATEWAY_ID = "gw-musterstadt"
@@ -58,8 +57,6 @@ TARGET_NAME = "probe.netzpuls.example"
 _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schule")
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
 _FIRST_MAC = 0x240AC4100001  # 24:0a:c4 is one of Espressif's ranges
-_READY_S = 30.0
-_STOP_S = 10.0
 _DRAIN_S = 60.0
 _DRAIN = "from agent.supervisor import drain; drain()"
 
@@ -165,7 +162,7 @@ class VirtualCity:
         self._instant = instant
         self._image = self.folder / "stand-in.bin"
         self._routers: dict[str, Router] = {}
-        self._gateway: subprocess.Popen[bytes] | None = None
+        self._gateway = GatewayProcess(self.gateway, self.folder / "gateway.log")
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -187,10 +184,9 @@ class VirtualCity:
 
     def flash(self, on_progress: Callable[[VirtualBoard, Progress], None]) -> list[Flashed]:
         """Flash, test and enrol all boards side by side; each one's key goes to the gateway."""
-        preparing = Lock()
 
-        def one(board: VirtualBoard) -> Flashed:
-            request = FlashRequest(
+        def request(board: VirtualBoard) -> FlashRequest:
+            return FlashRequest(
                 city=self.city,
                 port=str(board.process.link),
                 site=board.place.site,
@@ -199,18 +195,8 @@ class VirtualCity:
                 image=self._image,
                 baud=self._baud,
             )
-            flashed = flash_board(request, lambda progress: on_progress(board, progress))
-            with preparing:
-                self._prepare()
-            return flashed
 
-        with ThreadPoolExecutor(len(self.boards), "flash") as pool:
-            try:
-                return list(pool.map(one, self.boards))
-            except BaseException:
-                for board in self.boards:
-                    board.process.stop()  # else the others would be flashed to their end first
-                raise
+        return flash_all(self.boards, request, self._prepare, on_progress)
 
     def committed(self) -> dict[str, set[tuple[int, int]]]:
         """Return key id and sequence number of every report on the gateway's disk, by board."""
@@ -227,14 +213,12 @@ class VirtualCity:
         for board in self.sites[site]:
             board.process.control.line(board.ssid, up=up)
 
-    def kill(self, part: str) -> int:
-        """Kill the gateway's "broker" or "collector" by SIGKILL; return the process id."""
-        pid = int(json.loads(self.gateway.state.read_text())["pids"][part])
-        os.kill(pid, signal.SIGKILL)
-        return pid
+    def kill(self, part: Part) -> int:
+        """Kill the gateway's broker or collector by SIGKILL; return the process id."""
+        return self._gateway.send(part, signal.SIGKILL)
 
     def _build(self, stack: contextlib.ExitStack) -> None:
-        stack.enter_context(_emptied(self.folder))
+        stack.enter_context(emptied(self.folder, "virtual city"))
         self._image.write_bytes(application.build_image())
         sshd = stack.enter_context(self._ssh_server())
         internet = stack.enter_context(Internet())
@@ -248,7 +232,8 @@ class VirtualCity:
         self._prepare(broker_port)
         # Boards end with the thread that started them, so the threads stay as long as the city.
         starters = stack.enter_context(ThreadPoolExecutor(len(self.places), "board"))
-        gateway = stack.enter_context(self._gateway_process())
+        stack.callback(self._gateway.stop)
+        self._gateway.start()
         radios = [self._radio(at, internet, broker_port, key) for at in range(len(self.places))]
         started = [starters.submit(self._start_board, at, r) for at, r in enumerate(radios)]
         try:
@@ -260,7 +245,7 @@ class VirtualCity:
             for future in started:
                 if future.exception() is None:
                     stack.callback(future.result().stop)
-        _wait_ready(gateway, self.gateway, self.folder / "gateway.log")
+        self._gateway.wait_ready()
 
     def _ssh_server(self) -> SshServer:
         private = Ed25519PrivateKey.generate()
@@ -375,76 +360,6 @@ class VirtualCity:
                 instant=self._instant,
             )
         )
-
-    @contextlib.contextmanager
-    def _gateway_process(self) -> Iterator[subprocess.Popen[bytes]]:
-        with (self.folder / "gateway.log").open("wb") as log:
-            process = subprocess.Popen(
-                leash.command(
-                    sys.executable,
-                    "-m",
-                    "fleet.cli",
-                    "gateway",
-                    "run",
-                    "--dir",
-                    str(self.gateway.path),
-                ),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
-        try:
-            yield process
-        finally:
-            process.terminate()
-            try:
-                process.wait(_STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@contextlib.contextmanager
-def _emptied(folder: Path) -> Iterator[None]:
-    """Hold a folder that was made, or that an earlier city filled and is empty now.
-
-    Raises: BenchError: something else is in it, a city is alive there, or it cannot be written.
-    """
-    mark = folder / ".netzpuls-virtual-city"
-    hint = "name another folder with --dir"
-    with contextlib.ExitStack() as stack:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(file.locked(folder, wait=False))
-            if any(folder.iterdir()) and not mark.exists():
-                raise BenchError(f"{folder} is not empty and not a virtual city's", hint=hint)
-            mark.touch()
-            file.private_folder(folder)
-            for entry in folder.iterdir():
-                if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
-                elif entry != mark:
-                    entry.unlink()
-        except BlockingIOError:
-            raise BenchError(f"another virtual city is alive in {folder}", hint=hint) from None
-        except OSError as error:
-            raise BenchError(f"cannot make {folder}: {error.strerror}", hint=hint) from None
-        yield
-
-
-def _wait_ready(process: subprocess.Popen[bytes], folder: Folder, log: Path) -> None:
-    deadline = time.monotonic() + _READY_S
-    while time.monotonic() < deadline and process.poll() is None:
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            if json.loads(folder.state.read_text())["ready"]:
-                return
-        time.sleep(0.05)
-    words = log.read_text(errors="replace").strip().splitlines()
-    raise NetzpulsError(
-        "the gateway did not start: " + printable("; ".join(words[-2:]) or "it said nothing"),
-        hint=f"see {log}",
-    )
 
 
 def _route(protocol: str, address: str, port: int, to: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import select
 import termios
 import threading
 import tty
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +21,17 @@ REPORT = b"NETZPULS REPORT "
 class ConsoleReader:
     """Reads a board's reports off its console, from entering to leaving.
 
+    Args:
+        hear: called, in the reader's own thread, with each report line as it comes.
+
     Attributes:
         last: what the newest report line said: seq, state, layer, reason; {} before the first.
     """
 
-    def __init__(self, port: Path) -> None:
+    def __init__(
+        self, port: Path, hear: Callable[[dict[str, Any]], None] = lambda _told: None
+    ) -> None:
+        self._hear = hear
         self.last: dict[str, Any] = {}
         self._port = port
         self._stopping = threading.Event()
@@ -62,3 +69,4 @@ class ConsoleReader:
                 told = json.loads(line.removeprefix(REPORT))
                 if isinstance(told, dict):
                     self.last = told
+                    self._hear(told)

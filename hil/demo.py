@@ -32,6 +32,7 @@ from fleet.report import Outages, Uptime
 from fleet.store import Store
 from hil.city import GATEWAY_ID, VirtualBoard, VirtualCity
 from hil.console import ConsoleReader
+from hil.gateway import Part
 from provisioning.display import STAGES
 from provisioning.flash import Progress
 
@@ -348,7 +349,7 @@ def _play(
             cut_s = time.monotonic() - cut
             screen.event(f"the line of {name} is restored after {cut_s:.1f} s", "green")
         elif act.startswith("kill-"):
-            part = act.removeprefix("kill-")
+            part: Part = "broker" if act == "kill-broker" else "collector"
             pid = city.kill(part)
             screen.event(f"the {part} is killed (SIGKILL, process {pid})", "bold red")
 
