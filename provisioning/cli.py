@@ -33,6 +33,12 @@ def board() -> None:
     "--role", required=True, type=click.Choice(get_args(Role)), help="What the board is for."
 )
 @click.option(
+    "--hardware",
+    metavar="ID",
+    help="What hangs on the board: an id of [hardware] in the inventory, or none. "
+    "[default: what the registry says, else none]",
+)
+@click.option(
     "--micropython",
     "image",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -60,6 +66,7 @@ def flash(
     site: str,
     room: str,
     role: Role,
+    hardware: str | None,
     image: Path | None,
     baud: int,
     reassign: bool,
@@ -72,7 +79,9 @@ def flash(
     board's self-test and enrols it. A board that fails is not enrolled. Flashing a board
     again gives it a new key and certificate.
     """
-    planned = plan(FlashRequest(city, port, site, room, role, image, baud, reassign))
+    planned = plan(
+        FlashRequest(city, port, site, room, role, image, baud, reassign, hardware=hardware)
+    )
     if dry_run:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
@@ -113,7 +122,8 @@ def _interruptible(port: str) -> Iterator[None]:
 
 def _show_plan(planned: Plan) -> None:
     request, document = planned.request, planned.document()
-    _say(f"{request.port} → {request.site}, {request.room} as {request.role}")
+    hardware = f" with {request.hardware}" if request.hardware else ""
+    _say(f"{request.port} → {request.site}, {request.room} as {request.role}{hardware}")
     _say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
     _show_image(planned.application, result)
     for part in document["write"]:
@@ -144,13 +154,26 @@ def _show_boards(boards: dict[str, Board]) -> None:
     if not boards:
         _say("No boards yet. The first one: netzpuls board flash --help")
         return
-    rows = [("board", "site", "room", "role", "key", "agent", "enrolled", "certificate until")]
+    rows = [
+        (
+            "board",
+            "site",
+            "room",
+            "role",
+            "hardware",
+            "key",
+            "agent",
+            "enrolled",
+            "certificate until",
+        )
+    ]
     rows += [
         (
             board_id if entry.revoked is None else f"{board_id} (revoked)",
             entry.site,
             printable(entry.room),
             entry.role,
+            entry.hardware or "-",
             str(entry.key_id),
             printable(entry.agent),
             f"{entry.enrolled:%Y-%m-%d}",

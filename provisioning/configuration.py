@@ -1,6 +1,7 @@
 """A board's config.json: what the inventory says, put into the board's own words.
 
-The WLAN's key stands beside the inventory, in secrets/wlan.toml:
+What the board's own defaults say already is left out. The WLANs' keys stand beside the
+inventory, in secrets/wlan.toml:
 
     [key]
     school = "the key of [wlan.school]"
@@ -13,13 +14,14 @@ import importlib.util
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import firmware
 from fleet.errors import READABLE, ConfigurationError, UsageError
-from fleet.inventory import INVENTORY_FILE, Inventory, Role, Wlan
+from fleet.inventory import INVENTORY_FILE, Inventory, Portal, Role, Service, Site, Wlan
 from fleet.text import printable
 from provisioning.errors import ImageError, WlanKeyError
 
@@ -33,32 +35,75 @@ _AGENT_CHECK = Path(firmware.__file__).parent / "agent" / "config.py"
 
 
 def configuration(
-    inventory: Inventory, *, board: str, key_id: int, site: str, role: Role, wlan_key: str
+    inventory: Inventory,
+    *,
+    board: str,
+    key_id: int,
+    site: str,
+    role: Role,
+    wlan_keys: Mapping[str, str],
+    hash_key: bytes,
+    hardware: str | None = None,
 ) -> dict[str, Any]:
-    """Return what one board must know, as the agent reads it."""
+    """Return what one board must know, as the agent reads it.
+
+    `wlan_keys` are by the WLAN's id, as the function of that name returns them; `hash_key` hides
+    which foreign access points the board hears; `hardware` is what hangs on it, None for nothing.
+    """
     place = inventory.site(site)
-    wlan = inventory.wlans[place.wlan]
     gateway = inventory.gateway(place.gateway)
     measurement = inventory.measurement
+    wlan, *watch = [
+        _wlan(inventory.wlans[each], wlan_keys[each], place.bssids.get(each))
+        for each in _joined(place, role)
+    ]
     content: dict[str, Any] = {
         "version": VERSION,
         "board": board,
         "key_id": key_id,
         "role": role,
         "period_s": measurement.period_s,
-        "wlan": {"ssid": wlan.ssid, "key": wlan_key, "security": wlan.security, "bssids": []},
+        "wlan": wlan,
         "uplink": {
             "host": gateway.broker_host,
             "port": gateway.broker_port,
             "server_name": place.gateway,
         },
-        "resolver": measurement.resolver.model_dump(),
+        "resolver": measurement.resolver.model_dump(exclude_defaults=True),
         "internet": measurement.internet.model_dump(),
+        "ntp": measurement.ntp,
         "thresholds": measurement.thresholds.model_dump(),
+        "hash_key": hash_key.hex(),
     }
-    if measurement.deadline_ms:
-        content["deadline_ms"] = dict(measurement.deadline_ms)
-    return content
+    optional: dict[str, Any] = {
+        "watch": watch,
+        "dhcp_servers": place.dhcp_servers,
+        "targets": [each.model_dump() for each in measurement.target],
+        "services": [_with_port(each) for each in inventory.services(site)],
+        "throughput": measurement.throughput and measurement.throughput.model_dump(),
+        "deadline_ms": dict(measurement.deadline_ms),
+        **inventory.hardware_of(hardware).model_dump(exclude_none=True),
+    }
+    return content | {k: v for k, v in optional.items() if v not in (None, [], {})}
+
+
+def _joined(place: Site, role: Role) -> list[str]:
+    """Return the WLANs that a board at a site joins, the measured one first."""
+    return [place.wlan, *(place.watch if role == "ap-monitor" else [])]
+
+
+def _wlan(wlan: Wlan, key: str, bssids: list[str] | None) -> dict[str, Any]:
+    content: dict[str, Any] = {
+        "ssid": wlan.ssid,
+        "key": key,
+        "security": wlan.security,
+        "bssids": wlan.bssids if bssids is None else bssids,
+    }
+    return content | ({"portal": _with_port(wlan.portal)} if wlan.portal else {})
+
+
+def _with_port(target: Portal | Service) -> dict[str, Any]:
+    return target.model_dump() | {"port": target.port or (443 if target.tls else 80)}
 
 
 def encode(content: dict[str, Any]) -> bytes:
@@ -92,23 +137,24 @@ def _agent_check() -> ModuleType:
     return module
 
 
-def wlan_key(inventory: Inventory, site: str) -> str:
-    """Return the key of a site's WLAN, "" for an open one.
+def wlan_keys(inventory: Inventory, site: str, role: Role) -> dict[str, str]:
+    """Return the keys of the WLANs that a board at a site joins, by id; "" for an open one.
 
     Raises:
-        UsageError: boards cannot join this WLAN.
-        WlanKeyError: the key is not there, or cannot be one.
+        UsageError: boards cannot join one of them.
+        WlanKeyError: a key is not there, or cannot be one.
     """
-    wlan_id = inventory.site(site).wlan
-    wlan = inventory.wlans[wlan_id]
-    if wlan.security not in _JOINABLE:
-        raise UsageError(
-            f"boards cannot join the WLAN {wlan_id!r} of site {site!r}: {wlan.security}",
-            hint="MicroPython on the ESP32 has no 802.1X; give the site a WLAN with a shared key",
-        )
-    if wlan.security == "open":
-        return ""
-    return _shared_key(inventory, wlan_id, wlan)
+    keys = {}
+    for wlan_id in _joined(inventory.site(site), role):
+        wlan = inventory.wlans[wlan_id]
+        if wlan.security not in _JOINABLE:
+            raise UsageError(
+                f"boards cannot join the WLAN {wlan_id!r} of site {site!r}: {wlan.security}",
+                hint="MicroPython on the ESP32 has no 802.1X; give the site a WLAN with a "
+                "shared key",
+            )
+        keys[wlan_id] = "" if wlan.security == "open" else _shared_key(inventory, wlan_id, wlan)
+    return keys
 
 
 def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:

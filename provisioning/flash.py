@@ -21,9 +21,18 @@ import serial
 
 from fleet import authority, inventory
 from fleet.authority import Authority
-from fleet.inventory import Board, Inventory, Role
+from fleet.inventory import NO_HARDWARE, Board, Inventory, Role
 from fleet.text import printable
-from provisioning import application, configuration, image, port, registry, selftest
+from provisioning import (
+    application,
+    configuration,
+    hashkey,
+    image,
+    port,
+    registry,
+    root,
+    selftest,
+)
 from provisioning.application import Application
 from provisioning.errors import ChipError, ReassignError
 from provisioning.session import Region, Session
@@ -42,6 +51,8 @@ class FlashRequest:
         port: a serial port, or a URL that pyserial understands.
         image: the MicroPython application image.
         reassign: take a board that the registry has elsewhere or as revoked.
+        hardware: what hangs on the board, by the inventory; "none" for nothing, None for what
+            the registry says of it.
     """
 
     city: Path
@@ -53,6 +64,7 @@ class FlashRequest:
     baud: int = BAUD
     reassign: bool = False
     self_test_s: float = SELF_TEST_S
+    hardware: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +75,7 @@ class Plan:
     inventory: Inventory
     application: Application
     files: dict[str, bytes]
-    wlan_key: str = field(repr=False)
+    wlan_keys: dict[str, str] = field(repr=False)
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `--json` prints it."""
@@ -74,6 +86,7 @@ class Plan:
             "site": self.request.site,
             "room": self.request.room,
             "role": self.request.role,
+            "hardware": self.request.hardware,
             "wlan": site.wlan,
             "gateway": site.gateway,
             "baud": self.request.baud,
@@ -142,13 +155,24 @@ def plan(request: FlashRequest) -> Plan:
     """
     city = inventory.load(request.city)
     city.room(request.site, request.room)
-    wlan_key = configuration.wlan_key(city, request.site)
-    # Checked now with another board's name: later only that and the key's number change.
-    configuration.check(_configuration(request, city, wlan_key, "np-000000000000", 1))
+    wlan_keys = configuration.wlan_keys(city, request.site, request.role)
+    # Checked now with another board's name and secrets: later only those change.
+    _configuration(
+        request,
+        city,
+        wlan_keys,
+        board="np-000000000000",
+        key_id=1,
+        hardware=_hardware(request, None),
+        hash_key=bytes(hashkey.KEY_BYTES),
+    )
     loaded = application.load(request.image)
     files = image.agent_files()
+    roots = root.anchors(city)
+    if roots:
+        files[root.BOARD_PATH] = roots
     port.check(request.port)
-    return Plan(request, city, loaded, files, wlan_key)
+    return Plan(request, city, loaded, files, wlan_keys)
 
 
 def flash_board(
@@ -212,7 +236,8 @@ class _Flashing:
                 session = stack.enter_context(Session(line, request.baud))
             self._board = "np-" + session.mac.replace(":", "")
             with self._stage("prepare"):
-                key_id = self._key_id(session)
+                key_id, hardware = self._admit(session)
+                hash_key = hashkey.ensure(request.city)
                 report_key = secrets.token_bytes(REPORT_KEY_BYTES)
                 identity = ca.issue_board(self._board)
                 enrolment = stack.enter_context(
@@ -224,7 +249,13 @@ class _Flashing:
                     self._plan.files
                     | {
                         "config.json": _configuration(
-                            request, self._plan.inventory, self._plan.wlan_key, self._board, key_id
+                            request,
+                            self._plan.inventory,
+                            self._plan.wlan_keys,
+                            board=self._board,
+                            key_id=key_id,
+                            hardware=hardware,
+                            hash_key=hash_key,
                         ),
                         "identity/ca.der": ca.certificate_der,
                         "identity/board.der": identity.certificate_der,
@@ -242,7 +273,7 @@ class _Flashing:
             self._write(session, "file system", file_system)
             with self._stage("self-test"):
                 session.restart()
-                hidden = (self._plan.wlan_key, report_key.hex())
+                hidden = (*self._plan.wlan_keys.values(), report_key.hex(), hash_key.hex())
                 self_test = selftest.read(
                     line,
                     self._board,
@@ -255,6 +286,7 @@ class _Flashing:
                     site=request.site,
                     room=request.room,
                     role=request.role,
+                    hardware=hardware,
                     key_id=key_id,
                     chip=session.chip,
                     mac=session.mac,
@@ -265,8 +297,8 @@ class _Flashing:
                 enrolment.commit(entry)
         return entry, self_test
 
-    def _key_id(self, session: Session) -> int:
-        """Return the next key's number if this board may be enrolled here.
+    def _admit(self, session: Session) -> tuple[int, str | None]:
+        """Return the next key's number and the hardware if this board may be enrolled here.
 
         Raises:
             ChipError: the board has too little flash.
@@ -292,7 +324,7 @@ class _Flashing:
                     f"{self._board} is registered at {known.site}, {known.room}",
                     hint=f"if it moves to {request.site}, {request.room}, add --reassign",
                 )
-        return registry.next_key_id(city, self._board)
+        return registry.next_key_id(city, self._board), _hardware(request, known)
 
     def _write(self, session: Session, stage: str, region: Region) -> None:
         with self._stage(stage):
@@ -309,19 +341,37 @@ class _Flashing:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
 
 
+def _hardware(request: FlashRequest, known: Board | None) -> str | None:
+    if request.hardware is None:
+        return known.hardware if known else None
+    return None if request.hardware == NO_HARDWARE else request.hardware
+
+
 def _configuration(
-    request: FlashRequest, city: Inventory, wlan_key: str, board: str, key_id: int
+    request: FlashRequest,
+    city: Inventory,
+    wlan_keys: dict[str, str],
+    *,
+    board: str,
+    key_id: int,
+    hardware: str | None,
+    hash_key: bytes,
 ) -> bytes:
-    return configuration.encode(
+    """Return config.json, checked by the code that will read it."""
+    content = configuration.encode(
         configuration.configuration(
             city,
             board=board,
             key_id=key_id,
             site=request.site,
             role=request.role,
-            wlan_key=wlan_key,
+            wlan_keys=wlan_keys,
+            hash_key=hash_key,
+            hardware=hardware,
         )
     )
+    configuration.check(content)
+    return content
 
 
 def _image_document(loaded: Application) -> dict[str, Any]:

@@ -25,18 +25,37 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
-    full = re.sub(r"^# (\[[a-z_.]+\]|[a-z_]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 1
+    full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9]+ = .*)", r"\1", plain, flags=re.MULTILINE)
+    assert full.count("\n[") == plain.count("\n[") + 7
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
     after = inventory.load(tmp_path)
     assert after.city == before.city
-    assert after.sites == before.sites
-    deadlines = tomllib.loads(full)["measurement"]["deadline_ms"]
-    assert after.measurement == before.measurement.model_copy(update={"deadline_ms": deadlines})
-    added = {"host_key": "ssh-ed25519 AAAA…", "identity_file": "~/.ssh/netzpuls"}
-    expected = before.gateways["gw-goethe"].model_copy(update=added)
+    own_services = before.sites["goethe-schule"].model_copy(update={"service": []})
+    assert after.sites == {**before.sites, "goethe-schule": own_services}
+    added = {
+        "roots": "roots.pem",
+        "target": [inventory.TlsTarget(host="one.example.org", address="203.0.113.82")],
+        "service": [inventory.Service(name="Lernplattform", host="lernen.example.org", port=443)],
+        "throughput": inventory.Throughput(
+            host="probe.example.org", address="203.0.113.80", path="/256k"
+        ),
+        "deadline_ms": tomllib.loads(full)["measurement"]["deadline_ms"],
+    }
+    assert after.measurement == before.measurement.model_copy(update=added)
+    portal = inventory.Portal(host="login.example.org", address="203.0.113.81", port=443)
+    public = before.wlans["public"].model_copy(update={"portal": portal})
+    assert after.wlans == {**before.wlans, "public": public}
+    assert before.hardware == {}
+    assert after.hardware == {
+        "corridor": inventory.Hardware(lan="olimex-esp32-poe"),
+        "classroom": inventory.Hardware(
+            sensors=["scd4x", "sht4x"], i2c=inventory.I2c(sda=21, scl=22), light=5, led=2
+        ),
+    }
+    proof = {"host_key": "ssh-ed25519 AAAA…", "identity_file": "~/.ssh/netzpuls"}
+    expected = before.gateways["gw-goethe"].model_copy(update=proof)
     assert after.gateways["gw-goethe"] == expected
 
 
@@ -46,9 +65,15 @@ def test_every_key_is_in_the_example() -> None:
         inventory.City,
         inventory.ResolverTarget,
         inventory.InternetTarget,
+        inventory.TlsTarget,
+        inventory.Service,
+        inventory.Throughput,
         inventory.Thresholds,
         inventory.Measurement,
         inventory.Wlan,
+        inventory.Portal,
+        inventory.I2c,
+        inventory.Hardware,
         inventory.District,
         inventory.Jump,
         inventory.Gateway,

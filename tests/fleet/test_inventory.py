@@ -58,6 +58,12 @@ certificate_expires = 2036-11-22T07:00:00Z
 """
 
 
+TARGET = '[[measurement.target]]\nhost = "one.example"\naddress = "203.0.113.82"\n'
+A = 'name = "A", host = "a.example"'
+SERVICE = '[[measurement.service]]\nname = "A"\nhost = "a.example"\n'
+PLAIN = SERVICE + "tls = false\n"
+
+
 def _city(folder: Path, text: str, registry: str | None = None) -> Path:
     (folder / "inventory.toml").write_text(text, encoding="utf-8")
     if registry is not None:
@@ -119,6 +125,30 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ('host = "gw-mitte.example"', 'host = ""', "gateway.gw-mitte.host"),
         ('name = "Musterstadt"', 'name = "M"\ntimezone = "Europe/Nowhere"', "no time zone"),
         ("version = 1", "version = 2", "version"),
+        ("[wlan.school]", f"{TARGET}[wlan.school]", "measurement.roots is missing"),
+        ("[wlan.school]", f"{SERVICE}[wlan.school]", "it verifies measurement.service over TLS"),
+        ("[wlan.school]", f"{PLAIN}{PLAIN}[wlan.school]", "measurement.service: 'A' stands there"),
+        ("[wlan.school]", f"{PLAIN * 5}[wlan.school]", "measurement.service: "),
+        ("[wlan.school]", f"{TARGET * 3}[wlan.school]", "measurement.target: "),
+        ('rooms = ["101"', f'service = [{{{A}}}]\nrooms = ["101"', "site.goethe-schule.service"),
+        (
+            'wlan = "school"',
+            'wlan = "school"\nwatch = ["guest"]',
+            "watch: there is no [wlan.guest]",
+        ),
+        ('wlan = "school"', 'wlan = "school"\nwatch = ["school"]', "is measured already"),
+        ('wlan = "school"', 'wlan = "school"\nbssids = {x = []}', "bssids: there is no [wlan.x]"),
+        ('wlan = "school"', 'wlan = "school"\ndhcp_servers = ["x"]', "'x' is no IPv4 address"),
+        ("[wlan.school]", "[wlan.school]\nbssids = ['02-00']", "wlan.school.bssids.0"),
+        ("[wlan.school]", "[hardware.none]\n[wlan.school]", "hardware.none: this id means"),
+        ("[wlan.school]", "[hardware.x]\nsensors = ['scd4x']\n[wlan.school]", "x.i2c is missing"),
+        ("[wlan.school]", "[hardware.x]\nlight = 2\nled = 2\n[wlan.school]", "pin 2 is used twice"),
+        ("[wlan.school]", "[measurement.thresholds]\nco2_ppm = [9, 9]\n[wlan.school]", "co2_ppm"),
+        (
+            "[wlan.school]",
+            "[measurement.thresholds]\nco2_ppm = [900, 800]\n[wlan.school]",
+            "must be above the first",
+        ),
     ],
 )
 def test_a_fault_is_named_with_its_place(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -138,6 +168,7 @@ def test_a_fault_is_named_with_its_place(tmp_path: Path, old: str, new: str, sai
         ("np-240ac4123456", "np-a/b", "not valid TOML"),
         ("np-240ac4123456", "np-240AC4123456", "registry.toml"),
         ("key_id = 1", "key_id = 0", "key_id"),
+        ("key_id = 1", 'key_id = 1\nhardware = "x"', "has an unknown hardware 'x'"),
     ],
 )
 def test_a_fault_in_the_registry(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -59,11 +59,11 @@ def request_(city: Path, stand_in: Path, board: Board) -> FlashRequest:
 
 
 def _tree(city: Path) -> dict[str, bytes]:
-    """Return a city's files; its CA may have been made meanwhile."""
+    """Return a city's files; its CA and its hash key may have been made meanwhile."""
     return {
         str(path.relative_to(city)): path.read_bytes()
         for path in city.rglob("*")
-        if path.is_file() and path.name not in ("ca.pem", "ca.key")
+        if path.is_file() and path.name not in ("ca.pem", "ca.key", "hash.key")
     }
 
 
@@ -115,6 +115,8 @@ def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> 
     configuration = json.loads(files["config.json"])
     assert (configuration["board"], configuration["key_id"]) == (BOARD, 1)
     assert configuration["wlan"]["key"] == WLAN_KEY
+    hash_key = (request_.city / "secrets" / "hash.key").read_text()
+    assert configuration["hash_key"] == hash_key.strip()
     certificate = x509.load_der_x509_certificate(files["identity/board.der"])
     (name,) = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     assert name.value == BOARD
@@ -152,6 +154,30 @@ def test_the_same_board_again(request_: FlashRequest, board: Board) -> None:
     for name in ("board.der", "board.key.der", "report.key"):
         assert first[f"identity/{name}"] != second[f"identity/{name}"]
     assert first["identity/ca.der"] == second["identity/ca.der"]
+
+
+def test_hardware_is_kept_in_the_registry(request_: FlashRequest, board: Board) -> None:
+    path = request_.city / "inventory.toml"
+    path.write_text(path.read_text() + "[hardware.lamp]\nlight = 4\n")
+    flashed = flash_board(replace(request_, hardware="lamp"))
+    assert flashed.document()["hardware"] == "lamp"
+    flash_board(request_)
+    assert inventory.load(request_.city).boards[BOARD].hardware == "lamp"
+    assert json.loads(_files(board)["config.json"])["light"] == 4
+    flash_board(replace(request_, hardware="none"))
+    assert inventory.load(request_.city).boards[BOARD].hardware is None
+    assert "light" not in json.loads(_files(board)["config.json"])
+
+
+def test_a_board_gets_the_roots_that_the_inventory_names(
+    request_: FlashRequest, board: Board
+) -> None:
+    ca = authority.ensure(request_.city, "exampleville")
+    path = request_.city / "inventory.toml"
+    text = path.read_text()
+    path.write_text(text.replace("period_s = 60", 'period_s = 60\nroots = "ca.pem"'))
+    flash_board(request_)
+    assert _files(board)["identity/roots.der"] == ca.certificate_der
 
 
 def test_a_board_that_is_registered_elsewhere(request_: FlashRequest, board: Board) -> None:
@@ -417,6 +443,7 @@ def _secrets(board: Board) -> list[str]:
     ).decode()
     return [
         WLAN_KEY,
+        json.loads(files["config.json"])["hash_key"],
         files["identity/report.key"].hex(),
         repr(files["identity/report.key"])[2:-1],
         files["identity/board.key.der"].hex(),
