@@ -4,15 +4,14 @@ import asyncio
 import json
 import sys
 
-import linkreport.report as wire
 from linkreport.block import AGENT, ERROR, SENSOR
 from linkreport.seal import Seal
-from linkreport.term import LAYERS, STATES, reason_name
+from linkreport.table import DEVICE, OK, SAFE_MODE
 from micropython import const
 
 from . import VERSION
 from .clock import Clock, not_before_s
-from .cycle import Schedule, measure, report
+from .cycle import PROBES, Schedule, measure
 from .deadline import sleep_ms
 from .fault import Faults
 from .link import Link
@@ -22,7 +21,11 @@ from .uplink import Uplink
 
 _FEED_MS = 1000
 _STUCK_AFTER_MS = const(120000)
+_TO_REPORT = PROBES[:3]  # radio, association and addressing, which is all that a report needs
 _BACKOFF_MOST_MS = const(60000)
+# Safe mode lasts so long, and longer while the collector is silent.
+_SAFE_MS = const(10 * 60 * 1000)
+_SAFE_UNHEARD_MS = const(60 * 60 * 1000)
 
 
 class Agent:
@@ -32,15 +35,15 @@ class Agent:
         key, certificate: the report key, and the board's certificate as DER.
         root: where the files are; "" on a board.
         boot: count of boots.
-
-    Raises: OSError: the flash cannot be read.
+        safe: boots have failed: measure only what a report needs, and try in full later.
     """
 
-    def __init__(self, port, config, *, key, certificate, root, boot):
+    def __init__(self, port, config, *, key, certificate, root, boot, safe=False):
         self.port = port
         self.boot = boot
+        self.safe = safe
         self.config = config
-        self.faults = Faults((config.wlan.key,))
+        self.faults = Faults((config.wlan.key,), root + "/fault.txt")
         seal = Seal(key)
         self._seal = seal
         self.spool = Spool(Files(root + "/spool"), seal, config.key_id, port)
@@ -104,40 +107,63 @@ class Agent:
             await sleep_ms(schedule.wait_ms(self.port.uptime_ms()))
             await self.cycle()
             self._lives()
+            self._settle()
+
+    def _settle(self):
+        """A cycle ended well: remember that, and leave safe mode when it is time.
+
+        Its boot counts as failed until a cycle in full has ended well.
+        """
+        port = self.port
+        if not self.safe:
+            if port.recall("boots_failed"):
+                port.remember("boots_failed", 0)
+        elif port.uptime_ms() >= (_SAFE_MS if self.uplink.acked_at_ms else _SAFE_UNHEARD_MS):
+            self.safe = False
 
     async def cycle(self):
         """Measure once and put the report into the spool."""
         link = self.link
         link.quiet.clear()
         try:
-            evidence = await measure(self.port, self.config, link, self.faults)
+            probes = _TO_REPORT if self.safe else PROBES
+            evidence = await measure(self.port, self.config, link, self.faults, probes)
         finally:
             link.quiet.set()
+        if self.safe and evidence.reasons[DEVICE - 1] == OK:
+            evidence.reasons[DEVICE - 1] = SAFE_MODE
         if evidence.online():
             self.clock.ask_ntp()
-        if self.config.sensors:
+        if self.config.sensors and not self.safe:
             await self._sense(evidence.measures)
-        self.spool.make_room()
-        self._tell(evidence.measures)
-        values = report(
-            self.port,
-            self.config,
-            evidence,
-            now=self.clock.now(),
-            boot=self.boot,
-            error_count=self.faults.count,
-            spool=self.spool,
-        )
-        self.spool.append(wire.pack(values, self._seal, self.spool.tag))
-        self._told_version = True
+        seq, verdict = self._keep(evidence)
         self.uplink.fresh.set()
-        line = {
-            "seq": values.seq,
-            "state": STATES[values.state],
-            "layer": LAYERS[values.layer],
-            "reason": reason_name(values.reason),
-        }
-        print("NETZPULS REPORT", json.dumps(line))
+        _show(seq, verdict)
+
+    def _keep(self, evidence):
+        """Put the report of a cycle into the spool; return its number and its verdict."""
+        port = self.port
+        self._tell(evidence.measures)
+        self.spool.make_room()
+        heap_free_bytes = port.heap_free_bytes()
+        try:
+            statement = borrow("agent.statement")
+            values = statement.report(
+                port,
+                self.config,
+                evidence,
+                now=self.clock.now(),
+                boot=self.boot,
+                heap_free_bytes=heap_free_bytes,
+                error_count=self.faults.count,
+                spool=self.spool,
+            )
+            self.spool.append(statement.wire.pack(values, self._seal, self.spool.tag))
+            self._told_version = True
+            return values.seq, (values.state, values.layer, values.reason)
+        finally:
+            statement = values = None  # this frame would hold them
+            give_back("agent.statement", "linkreport.report", "linkreport.verdict")
 
     async def _sense(self, measures):
         """Add what the sensors measure; whatever goes wrong with them stops no report."""
@@ -161,7 +187,20 @@ class Agent:
 
     async def drain(self):
         """Upload what the spool holds, without measuring more than that needs; returns never."""
-        probes = ("radio", "association", "addressing")
         while not self.link.online:
-            await measure(self.port, self.config, self.link, self.faults, probes)
+            await measure(self.port, self.config, self.link, self.faults, _TO_REPORT)
         await self.uplink.run()
+
+
+def _show(seq, verdict):
+    """Say a report's verdict on the console."""
+    term = borrow("linkreport.term")
+    state, layer, reason = verdict
+    line = {
+        "seq": seq,
+        "state": term.STATES[state],
+        "layer": term.LAYERS[layer],
+        "reason": term.reason_name(reason),
+    }
+    give_back("linkreport.term")
+    print("NETZPULS REPORT", json.dumps(line))

@@ -1,6 +1,10 @@
-"""Exceptions that were survived: counted, and the last one told in the next report."""
+"""Exceptions that were survived: counted, and the last one told in the next report.
+
+One that ends the agent is kept on flash (/fault.txt) and told by the next boot.
+"""
 
 import io
+import os
 import sys
 
 from micropython import const
@@ -13,25 +17,50 @@ class Faults:
 
     Args:
         secrets: texts that must never leave the board, whatever an exception says.
+        path: file that outlives the boot, None for none.
     """
 
-    def __init__(self, secrets=()):
+    def __init__(self, secrets=(), path=None):
         self.count = 0
         self._secrets = [secret for secret in secrets if secret]
-        self._text = ""
+        self._path = path
+        self._text = self._last_words() if path else ""
 
     def note(self, error):
         """Count an exception and keep its text: type, place, message."""
         self.count = min(self.count + 1, 0xFFFE)
+        self._text = self._told(error, error)
+        print("netzpuls: survived", self._text)
+
+    def keep(self, error, is_harmless=True):
+        """Keep on flash what ends the agent; without its message, should that hold a secret."""
+        text = "died: " + self._told(error, error if is_harmless else "")
+        print("netzpuls:", text)
+        try:
+            with open(self._path, "wb") as file:
+                file.write(text.encode())
+        except OSError:  # a flash that takes no report takes no last words either
+            return
+
+    def _last_words(self):
+        """Return what `keep` left, once."""
+        try:
+            with open(self._path, "rb") as file:
+                text = file.read(_MAX_TEXT_BYTES)
+            os.remove(self._path)
+        except OSError:  # nothing there, which is how it should be
+            return ""
+        return "".join(chr(c) for c in text if 32 <= c <= 126)
+
+    def _told(self, error, message):
         try:
             place = _place(error)
         except MemoryError:
             place = ""
-        text = "%s %s %s" % (type(error).__name__, place, error)
+        text = "%s %s %s" % (type(error).__name__, place, message)
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        self._text = "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_TEXT_BYTES]
-        print("netzpuls: survived", self._text)
+        return "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_TEXT_BYTES]
 
     def take(self):
         """Return the text of the last exception not yet told, "" if there is none."""

@@ -8,6 +8,8 @@ bytes and texts.
 import gc
 import sys
 
+_IS_SMALL = sys.implementation.name == "micropython"
+
 
 def borrow(name):
     """Import a module by its full name, like `agent.probes.radio`, and return it."""
@@ -15,11 +17,11 @@ def borrow(name):
     return sys.modules[name]
 
 
-def give_back(name):
-    """Forget a module, so that its memory is free; on CPython it stays."""
-    if sys.implementation.name != "micropython":
-        return
-    package, _, leaf = name.rpartition(".")
-    if sys.modules.pop(name, None) and hasattr(sys.modules.get(package), leaf):
-        delattr(sys.modules[package], leaf)
-    gc.collect()
+def give_back(*names):
+    """Forget modules, so that their memory is free; on CPython they stay."""
+    if _IS_SMALL:
+        for name in names:
+            package, _, leaf = name.rpartition(".")
+            if sys.modules.pop(name, None) and hasattr(sys.modules.get(package), leaf):
+                delattr(sys.modules[package], leaf)
+        gc.collect()

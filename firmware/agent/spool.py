@@ -16,7 +16,7 @@ import binascii
 import os
 import struct
 
-import linkreport.report as wire
+import linkreport.frame as wire
 from linkreport.seal import TAG_BYTES
 from micropython import const
 
@@ -32,6 +32,7 @@ SEGMENT_BYTES = 8188
 # 7 days of one report a minute, and 896 KiB at most.
 MAX_SEGMENTS = 112
 _RESERVE_BYTES = const(32768)
+_TIME_AT = const(20)  # where the body holds its time
 _MIN_RECORD_BYTES = wire.CORE_BYTES + TAG_BYTES
 
 
@@ -324,7 +325,7 @@ class Spool:
                     file.seek(self._size)
                     return len(file.read(_MIN_RECORD_BYTES))
                 self.tag = wire.tag_of(raw)
-                self.last_time_s = wire.unpack(raw).time_s
+                self.last_time_s = struct.unpack(">I", raw[_TIME_AT : _TIME_AT + 4])[0]
                 self._size += len(record)
                 self.next_seq += 1
 

@@ -3,30 +3,32 @@
     NETZPULS SELFTEST {…}   one line a boot
     NETZPULS REPORT {…}     one line a report, from the agent
 
+A boot fails that does not reach the end of its first cycle. After three of them in a row the
+agent starts in safe mode: it measures only what it needs to report, says `safe-mode`, and later
+tries in full again (`agent.Agent`). Without a usable configuration or identity no report can be
+made; then the board waits at the console. An exception that ends the agent is kept on flash,
+and the next boot's first report tells it.
+
 Over mpremote: `from agent.supervisor import drain; drain()` uploads what the spool holds.
 """
 
 import asyncio
-import json
-import time
 
-from micropython import const
 from port import load as load_port
 
-from . import VERSION
-from .deadline import sleep_ms
+from .fault import Faults
+from .loan import borrow, give_back
 from .setup import SetupError, load_config, load_identity
 
-_SAFE_MODE_TELL_S = const(60)
-_RESET_CAUSES = ("unknown", "power-on", "hard", "watchdog", "deep-sleep", "soft")
+SAFE_AFTER = 3  # boots in a row that failed
 
 
-def start(port, root="", boot=0):
+def start(port, root="", boot=0, safe=False):
     """Make the agent of this board.
 
     Raises:
         SetupError: configuration or identity cannot be used, or is another board's.
-        OSError: the flash cannot be read.
+        OSError: a file that is there cannot be read.
     """
     port.spare_heap()
     config = load_config(root + "/config.json")
@@ -36,39 +38,7 @@ def start(port, root="", boot=0):
     # Only now: it takes the place in memory that checking the configuration needed.
     from .agent import Agent
 
-    return Agent(port, config, key=key, certificate=certificate, root=root, boot=boot)
-
-
-def selftest(port, boot, agent, problem):
-    """Print the board's self-test, one line; `problem` is what keeps the agent from starting."""
-    networks, broken = [], ""
-    try:
-        networks = port.scan()
-    except OSError as error:
-        broken = "the radio does not work: %s" % error
-    if agent:
-        agent.link.networks = networks
-    cause = port.reset_cause()
-    parts = {"config": "ok", "identity": "ok"}
-    if problem:
-        parts["identity"] = "not checked"
-        if hasattr(problem, "part"):
-            parts[problem.part] = str(problem)
-        else:
-            parts["config"] = "cannot start: %s %s" % (type(problem).__name__, problem)
-    document = {
-        "ok": agent is not None and not broken,
-        "board": agent.config.board if agent else port.board_id(),
-        "agent": VERSION,
-        "config": parts["config"],
-        "identity": parts["identity"],
-        "flash_free_bytes": port.flash_free_bytes(),
-        "heap_free_bytes": port.heap_free_bytes(),
-        "radio": broken or len(networks),
-        "boot": boot,
-        "reset_cause": _RESET_CAUSES[cause] if cause < len(_RESET_CAUSES) else "unknown",
-    }
-    print("NETZPULS SELFTEST", json.dumps(document))
+    return Agent(port, config, key=key, certificate=certificate, root=root, boot=boot, safe=safe)
 
 
 def run(port=None, root=""):
@@ -77,67 +47,34 @@ def run(port=None, root=""):
     try:
         _run(port, root)
     except KeyboardInterrupt:
-        _release(port)
+        borrow("agent.rescue").release(port)
 
 
 def _run(port, root):
     boot, agent, problem = 0, None, None
     try:
         boot = port.boot()
-        agent = start(port, root, boot)
+        failed = port.recall("boots_failed") or 0
+        port.remember("boots_failed", min(failed + 1, SAFE_AFTER))
+        agent = start(port, root, boot, failed >= SAFE_AFTER)
     except Exception as error:  # whatever it is: no boot loop
         problem = error
-    selftest(port, boot, agent, problem)
+    borrow("agent.selftest").selftest(port, boot, agent, problem)
     if agent is None:
-        _safe_mode(problem)
+        if not isinstance(problem, SetupError):
+            # What is secret is not known here, so the message stays on the console.
+            Faults(path=root + "/fault.txt").keep(problem, is_harmless=False)
+        borrow("agent.rescue").wait(port, problem)
         return
+    give_back("agent.selftest")
     port.watch()
-    asyncio.run(agent.serve())
-
-
-def _safe_mode(problem):
-    """Wait for a technician; without the watchdog, so the board does not restart in vain."""
-    while True:
-        print("netzpuls: safe mode:", problem)
-        print("netzpuls: nothing is measured; press Ctrl-C for the REPL, mend it, restart")
-        for _ in range(_SAFE_MODE_TELL_S):
-            time.sleep(1)
-
-
-def _release(port):
-    """Leave the board to a technician; a second Ctrl-C must not get between."""
-    released = False
-    while not released:
-        try:
-            is_watched = port.release()
-            print("netzpuls: stopped; Ctrl-D starts again")
-            if is_watched:
-                print("netzpuls: the watchdog restarts the board in 30 minutes in any case")
-            released = True
-        except KeyboardInterrupt:
-            continue
+    try:
+        asyncio.run(agent.serve())
+    except Exception as error:
+        agent.faults.keep(error)
+        borrow("agent.rescue").die()
 
 
 def drain(timeout_s=60, port=None, root=""):
     """Upload what the spool holds, making no report; print one line of JSON."""
-    agent = start(port or load_port(), root)
-    if hasattr(asyncio, "new_event_loop"):
-        asyncio.new_event_loop()  # forget the tasks that Ctrl-C stopped
-    asyncio.run(_drain(agent, timeout_s * 1000))
-    spool = agent.spool
-    document = {"made": spool.last_seq, "spooled": spool.waiting, "lost": spool.lost}
-    print(json.dumps(document))
-
-
-async def _drain(agent, timeout_ms):
-    task = asyncio.create_task(agent.drain())
-    until_ms = agent.port.uptime_ms() + timeout_ms
-    while agent.spool.waiting and not task.done() and agent.port.uptime_ms() < until_ms:
-        await sleep_ms(50)
-    task.cancel()
-    try:
-        await task
-    except asyncio.CancelledError:
-        return
-    except Exception as error:
-        agent.faults.note(error)
+    borrow("agent.rescue").drain(start(port or load_port(), root), timeout_s)

@@ -42,6 +42,7 @@ class Uplink:
 
     Attributes:
         fresh: an event, set when a report was put into the spool.
+        acked_at_ms: when the collector was last heard of in this boot, 0 for never.
     """
 
     def __init__(self, port, config, *, link, spool, seal, faults, identity, heard):
@@ -61,6 +62,7 @@ class Uplink:
         self._resend_ms = _RESEND_MS
         self._resend_at_ms = 0
         self._failures = 0
+        self.acked_at_ms = 0
         self.fresh = asyncio.Event()
 
     async def run(self):
@@ -191,6 +193,7 @@ class Uplink:
         if ack.key_id != self._config.key_id or ack.seq > self._sent_seq:
             self._faults.note(wire.AckError("an acknowledgement of what was never sent"))
             return
+        self.acked_at_ms = self._port.uptime_ms()
         if ack.seq < self._spool.oldest_seq:
             return
         try:

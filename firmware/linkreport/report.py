@@ -11,10 +11,17 @@ Source: docs/wire.md; tests/golden/report-v1.json is the contract.
 import struct
 from collections import namedtuple
 
-from .seal import TAG_BYTES
+from . import frame
 from .table import LAYER_COUNT
 
-VERSION = 1
+# What wraps a report is a report's, too.
+VERSION = frame.VERSION
+CORE_BYTES = frame.CORE_BYTES
+SEAL_BYTES = frame.SEAL_BYTES
+NO_TAG = frame.NO_TAG
+sealed = frame.sealed
+tag_of = frame.tag_of
+link_of = frame.link_of
 
 # The order of the fields is the order on the wire.
 Report = namedtuple(
@@ -54,10 +61,7 @@ Report = namedtuple(
     ),
 )
 _CORE = ">BBHIIHHIIBBBBB9sbB6sHHIBBHHHHIHH"
-CORE_BYTES = struct.calcsize(_CORE)
-SEAL_BYTES = 2 * TAG_BYTES
-MAX_BODY_BYTES = 255
-MAX_REPORT_BYTES = MAX_BODY_BYTES + SEAL_BYTES
+MAX_REPORT_BYTES = frame.MAX_BODY_BYTES + SEAL_BYTES
 
 # What stands where nothing was measured.
 NO_U8 = 0xFF
@@ -65,9 +69,7 @@ NO_U16 = 0xFFFF
 NO_U32 = 0xFFFFFFFF
 NO_RSSI = 0
 NO_BSSID = bytes(6)
-NO_TAG = bytes(TAG_BYTES)
 
-_LABEL = b"netzpuls-report"
 _STRUCT_ERROR = getattr(struct, "error", ValueError)  # MicroPython has none of its own
 
 
@@ -114,7 +116,7 @@ def pack(values, seal, link):
     """
     blocks = values.extensions
     body_bytes = CORE_BYTES + len(blocks)
-    if body_bytes > MAX_BODY_BYTES:
+    if body_bytes > frame.MAX_BODY_BYTES:
         raise ReportError("the extension blocks are too long for one report")
     if len(values.layer_reasons) != LAYER_COUNT or len(values.bssid) != 6:
         raise ReportError("nine layer reasons and a BSSID of six bytes are needed")
@@ -125,7 +127,7 @@ def pack(values, seal, link):
     if struct.unpack(_CORE, core)[2:] != tuple(values[2:-1]):  # MicroPython cuts in silence
         raise ReportError("a value does not fit its field")
     body = core + blocks
-    return body + link + seal.tag(_LABEL, link, body)
+    return body + link + seal.tag(frame.LABEL, link, body)
 
 
 def split(message):
@@ -164,18 +166,3 @@ def unpack(raw):
     values = list(struct.unpack(_CORE, raw[:CORE_BYTES]))
     values.append(blocks)
     return Report(*values)
-
-
-def sealed(raw, seal):
-    """Tell whether a report carries the right tag."""
-    return seal.fits(tag_of(raw), _LABEL, link_of(raw), raw[:-SEAL_BYTES])
-
-
-def tag_of(raw):
-    """Return the report's own tag."""
-    return bytes(raw[-TAG_BYTES:])
-
-
-def link_of(raw):
-    """Return the tag of the report before this one."""
-    return bytes(raw[-SEAL_BYTES:-TAG_BYTES])

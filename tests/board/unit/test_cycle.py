@@ -6,11 +6,12 @@ import unittest
 import agent.cycle
 import linkreport.report as wire
 from agent.config import parse
-from agent.cycle import PROBES, Schedule, extensions, measure, report
+from agent.cycle import PROBES, Schedule, measure
 from agent.fault import Faults
 from agent.link import Link
 from agent.loan import borrow, give_back
 from agent.probes import Result
+from agent.statement import extensions, report
 from linkreport import block
 from linkreport.table import (
     ADDRESSING,
@@ -214,6 +215,7 @@ class CycleTest(unittest.TestCase):
         settings = {
             "now": (1790000000, CLOCK_NTP),
             "boot": 2,
+            "heap_free_bytes": 50000,
             "error_count": 0,
             "spool": FakeSpool(),
         }
@@ -244,8 +246,8 @@ class CycleTest(unittest.TestCase):
         self.assertEqual(values.http_status, 0)
 
     def test_low_memory_is_told(self):
-        self.port.heap_free_bytes = lambda: 9999
-        values = self.values(self.measure(OK, OK, OK, OK, OK, OK))
+        evidence = self.measure(OK, OK, OK, OK, OK, OK)
+        values = self.values(evidence, heap_free_bytes=9999)
         self.assertEqual((values.layer, values.reason), (DEVICE, MEMORY_LOW))
         self.assertEqual(values.heap_free_bytes, 9999)
 

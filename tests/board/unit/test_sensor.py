@@ -369,7 +369,9 @@ class ReportTest(unittest.TestCase):
         import agent.agent as module
 
         def broken(name):
-            raise MemoryError("memory allocation failed")
+            if name == "agent.sensor":
+                raise MemoryError("memory allocation failed")
+            return good(name)
 
         good, module.borrow = module.borrow, broken
         try:

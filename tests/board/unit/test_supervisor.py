@@ -6,15 +6,19 @@ import sys
 import unittest
 
 import agent.agent
-import agent.supervisor
+import agent.fault
+import agent.loan
+import agent.rescue
+import agent.selftest
 import linkreport.report as wire
 from agent.agent import Agent
 from agent.fault import Faults
+from agent.selftest import selftest
 from agent.setup import SetupError, load_identity
-from agent.supervisor import run, selftest, start
+from agent.supervisor import SAFE_AFTER, run, start
 from linkreport import block
 from linkreport.seal import Seal
-from linkreport.table import CLOCK_NTP, DOWN, INTERNET, RESOLVER
+from linkreport.table import CLOCK_NTP, DEVICE, DOWN, INTERNET, RESOLVER, SAFE_MODE, UNTESTED
 from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
 from port.null import NullPort
 
@@ -44,6 +48,8 @@ class Console:
 
 class SupervisorTest(unittest.TestCase):
     def setUp(self):
+        # What a test puts in place of a part must not be thrown out with it.
+        self.is_small, agent.loan._IS_SMALL = agent.loan._IS_SMALL, False
         self.root = folder()
         self.port = NullPort()
         # Nothing listens there, which shows at once.
@@ -53,6 +59,7 @@ class SupervisorTest(unittest.TestCase):
         }
 
     def tearDown(self):
+        agent.loan._IS_SMALL = self.is_small
         remove(self.root)
 
     def reports(self, board):
@@ -157,7 +164,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(fed[-1], fed[1])
 
     def test_self_test_of_a_good_board(self):
-        with Console(agent.supervisor) as console:
+        with Console(agent.selftest) as console:
             board = self.cycles(0)
             selftest(self.port, 3, board, None)
         document = console.document("NETZPULS SELFTEST ")
@@ -172,7 +179,7 @@ class SupervisorTest(unittest.TestCase):
             raise OSError("WiFi Internal Error")
 
         self.port.scan = broken
-        with Console(agent.supervisor) as console:
+        with Console(agent.selftest) as console:
             board = self.cycles(0)
             selftest(self.port, 3, board, None)
         document = console.document("NETZPULS SELFTEST ")
@@ -182,16 +189,16 @@ class SupervisorTest(unittest.TestCase):
     def safe_mode(self):
         """Run a board that cannot start until a technician presses Ctrl-C."""
 
-        def ctrl_c(problem):
-            print("safe mode:", problem)
+        def ctrl_c(port, problem):
             raise KeyboardInterrupt
 
-        before, agent.supervisor._safe_mode = agent.supervisor._safe_mode, ctrl_c
+        before, agent.rescue.wait = agent.rescue.wait, ctrl_c
         try:
-            with Console(agent.supervisor) as console:
+            with Console(agent.selftest) as console, Console(agent.rescue) as said:
                 run(self.port, self.root)
         finally:
-            agent.supervisor._safe_mode = before
+            agent.rescue.wait = before
+        console.lines += said.lines
         self.assertNotIn("watch", self.port.calls)
         self.assertIn("release", self.port.calls)
         document = console.document("NETZPULS SELFTEST ")
@@ -251,6 +258,7 @@ class SupervisorTest(unittest.TestCase):
                 used.append(gc.mem_alloc())
 
         furnish(self.root)
+        agent.loan._IS_SMALL = self.is_small
         with Console(agent.agent) as console:
             asyncio.run(go(console.lines))
         # Something the collector takes for a pointer may keep a little for a while.
@@ -264,7 +272,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(document["board"], "np-000000000001")
 
     def test_the_scan_of_the_self_test_serves_the_first_cycle(self):
-        with Console(agent.supervisor), Console(agent.agent):
+        with Console(agent.selftest), Console(agent.agent):
             board = self.cycles(0)
             selftest(self.port, 1, board, None)
             asyncio.run(board.cycle())
@@ -295,6 +303,151 @@ class SupervisorTest(unittest.TestCase):
         with self.assertRaises(SetupError):
             start(self.port, self.root)
 
+    def boot(self, serve):
+        """Boot with another way to serve; return the agents that served."""
+        served = []
+
+        async def serving(board):
+            served.append(board)
+            await serve(board)
+
+        def bitten():
+            self.port.calls.append("bitten")
+
+        before, Agent.serve = Agent.serve, serving
+        die, agent.rescue.die = agent.rescue.die, bitten
+        try:
+            with Console(agent.selftest), Console(agent.fault), Console(agent.agent):
+                run(self.port, self.root)
+        finally:
+            Agent.serve, agent.rescue.die = before, die
+        return served
+
+    def test_what_ended_a_boot_is_told_by_the_next_without_secrets(self):
+        furnish(self.root)
+
+        async def dies(board):
+            raise RuntimeError("no such key: " + WLAN_KEY)
+
+        async def lives(board):
+            await board.cycle()
+            await board.cycle()
+
+        self.boot(dies)
+        self.assertIn("bitten", self.port.calls)
+        board = self.boot(lives)[0]
+        first, second = [wire.unpack(raw) for raw in self.reports(board)]
+        told = dict(wire.extensions(first.extensions))[block.ERROR]
+        self.assertIn(b"died: RuntimeError", told)
+        self.assertIn(b"no such key: ***", told)
+        self.assertEqual(second.extensions, b"")
+        self.assertEqual(os.listdir(self.root).count("fault.txt"), 0)
+
+    def test_what_keeps_the_agent_from_starting_is_told_too_but_not_what_it_says(self):
+        furnish(self.root)
+
+        def broken():
+            raise RuntimeError(WLAN_KEY)
+
+        spare, self.port.spare_heap = self.port.spare_heap, broken
+        wait, agent.rescue.wait = agent.rescue.wait, lambda *_: None
+        try:
+            self.boot(None)
+        finally:
+            agent.rescue.wait, self.port.spare_heap = wait, spare
+
+        async def lives(board):
+            await board.cycle()
+
+        report = wire.unpack(self.reports(self.boot(lives)[0])[0])
+        told = dict(wire.extensions(report.extensions))[block.ERROR]
+        self.assertIn(b"died: RuntimeError", told)
+        self.assertNotIn(WLAN_KEY.encode(), told)
+
+    def test_boots_that_fail_lead_to_safe_mode_and_it_reports(self):
+        furnish(self.root)
+        self.port.attempt_ms = 0
+
+        async def dies(board):
+            raise RuntimeError("again")
+
+        async def cycles(board):
+            await board.cycle()
+
+        for _ in range(SAFE_AFTER):
+            self.assertEqual([board.safe for board in self.boot(dies)], [False])
+        board = self.boot(cycles)[0]
+        self.assertTrue(board.safe)
+        report = wire.unpack(self.reports(board)[0])
+        self.assertEqual((report.state, report.layer, report.reason), (0, DEVICE, SAFE_MODE))
+        self.assertEqual(report.layer_reasons[:4], bytes((1, 1, 1, UNTESTED)))
+
+    def test_a_boot_that_measures_has_not_failed(self):
+        furnish(self.root)
+
+        async def measures(board):
+            await board.cycle()
+            board._settle()
+
+        for _ in range(SAFE_AFTER + 2):
+            self.assertFalse(self.boot(measures)[0].safe)
+        self.assertEqual(self.port.memory["boots_failed"], 0)
+
+    def test_safe_mode_ends_by_itself_and_one_more_failure_brings_it_back(self):
+        furnish(self.root)
+        self.port.memory["boots_failed"] = SAFE_AFTER
+
+        async def waits(board):
+            self.assertTrue(board.safe)
+            board._settle()
+            self.assertTrue(board.safe)
+            start, self.port.uptime_ms = self.port.uptime_ms, lambda: 3_600_000
+            board._settle()
+            self.port.uptime_ms = start
+            self.assertFalse(board.safe)
+            raise RuntimeError("full, and dead")
+
+        self.boot(waits)
+
+        async def nothing(board):
+            return
+
+        self.assertTrue(self.boot(nothing)[0].safe)
+
+    def test_safe_mode_ends_sooner_when_the_collector_is_heard(self):
+        furnish(self.root)
+        board = start(self.port, self.root, 1, safe=True)
+        self.port.uptime_ms = lambda: 600_000
+        board._settle()
+        self.assertTrue(board.safe)
+        board.uplink.acked_at_ms = 5
+        board._settle()
+        self.assertFalse(board.safe)
+
+    def test_what_may_pass_is_tried_again_and_a_bad_configuration_is_not(self):
+        slept = []
+
+        def sleep(seconds):
+            slept.append(seconds)
+            if len(slept) > 2000:
+                raise KeyboardInterrupt
+
+        class Time:
+            pass
+
+        Time.sleep = sleep
+        before, agent.rescue.time = agent.rescue.time, Time
+        try:
+            with Console(agent.rescue):
+                for problem, watched in ((MemoryError(), True), (SetupError("config", "x"), False)):
+                    slept.clear()
+                    self.port.calls.clear()
+                    with self.assertRaises(KeyboardInterrupt):
+                        agent.rescue.wait(self.port, problem)
+                    self.assertEqual("watch" in self.port.calls, watched)
+        finally:
+            agent.rescue.time = before
+
     def test_ctrl_c_releases_the_watchdog_even_if_pressed_twice(self):
         furnish(self.root)
         presses = [KeyboardInterrupt, None]
@@ -311,7 +464,7 @@ class SupervisorTest(unittest.TestCase):
         self.port.release = release
         before, Agent.serve = Agent.serve, pressed
         try:
-            with Console(agent.supervisor):
+            with Console(agent.selftest), Console(agent.rescue):
                 run(self.port, self.root)
         finally:
             Agent.serve = before

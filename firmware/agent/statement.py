@@ -1,0 +1,101 @@
+"""The report of one cycle: judge what the probes found, and say it as the wire format wants it.
+
+Borrowed for a moment once a cycle (see `agent.loan`), so it keeps nothing.
+"""
+
+import linkreport.report as wire
+from linkreport import block
+from linkreport.frame import MAX_BODY_BYTES
+from linkreport.table import DEVICE, MEMORY_LOW, OK
+from linkreport.verdict import judge
+from micropython import const
+
+_MEMORY_LOW_BYTES = const(10000)
+# Extension blocks in the order of their importance: a report has no room for all of them.
+_BLOCKS = bytes(
+    (
+        block.UPLINK,
+        block.AGENT,
+        block.OWN,
+        block.WATCH,
+        block.ASSOCIATION,
+        block.LEASE,
+        block.PATH,
+        block.SENSOR,
+        block.PORTAL,
+        block.TARGET,
+        block.SERVICE,
+        block.REFERENCE,
+        block.THROUGHPUT,
+        block.AIR,
+        block.ERROR,
+        block.FOREIGN,
+    )
+)
+# What may be told in part: block and the bytes of its smallest part.
+_PARTS = {block.OWN: 9, block.FOREIGN: 6, block.ERROR: 1}
+
+
+def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
+    """Make the report of one cycle; the spool's `make_room` must have been called.
+
+    `now` is (Unix seconds or 0, clock quality); `heap_free_bytes` was taken before this module
+    was borrowed.
+    """
+    if heap_free_bytes < _MEMORY_LOW_BYTES and evidence.reasons[DEVICE - 1] == OK:
+        evidence.reasons[DEVICE - 1] = MEMORY_LOW
+    state, layer, reason, confidence_percent = judge(evidence.reasons)
+    measured = evidence.measures.get
+    time_s, clock = now
+    return wire.Report(
+        version=wire.VERSION,
+        body_bytes=0,
+        key_id=config.key_id,
+        seq=spool.next_seq,
+        oldest_seq=spool.oldest_seq,
+        boot=boot,
+        period_s=config.period_s,
+        uptime_cs=port.uptime_ms() // 10 & wire.NO_U32,
+        time_s=time_s,
+        clock=clock,
+        state=state,
+        layer=layer,
+        reason=reason,
+        confidence_percent=confidence_percent,
+        layer_reasons=bytes(evidence.reasons),
+        rssi_dbm=max(-127, min(0, measured("rssi_dbm") or wire.NO_RSSI)),
+        channel=_fit(measured("channel"), wire.NO_U8),
+        bssid=measured("bssid") or wire.NO_BSSID,
+        association_ms=_fit(measured("association_ms"), wire.NO_U16),
+        addressing_ms=_fit(measured("addressing_ms"), wire.NO_U16),
+        gateway_rtt_us=_fit(measured("gateway_rtt_us"), wire.NO_U32),
+        gateway_loss_percent=_fit(measured("gateway_loss_percent"), wire.NO_U8),
+        reset_cause=_fit(port.reset_cause(), wire.NO_U8),
+        resolver_ms=_fit(measured("resolver_ms"), wire.NO_U16),
+        internet_connect_ms=_fit(measured("internet_connect_ms"), wire.NO_U16),
+        internet_http_ms=_fit(measured("internet_http_ms"), wire.NO_U16),
+        http_status=_fit(measured("http_status"), wire.NO_U16),
+        heap_free_bytes=_fit(heap_free_bytes, wire.NO_U32),
+        spool_reports=_fit(spool.waiting, wire.NO_U16),
+        error_count=_fit(error_count, wire.NO_U16),
+        extensions=extensions(evidence.measures),
+    )
+
+
+def extensions(measures):
+    """Pack the extension blocks, the most important first; what has no room is left out."""
+    packed = b""
+    for kind in _BLOCKS:
+        content = measures.get(kind)
+        room = MAX_BODY_BYTES - wire.CORE_BYTES - len(packed) - 2
+        if content and len(content) > room:
+            part = _PARTS.get(kind, 256)
+            content = content[: max(0, room // part * part)]
+        if content:
+            packed += wire.extension(kind, content)
+    return packed
+
+
+def _fit(value, nothing):
+    """Return a value as its field holds it: `nothing` for none, the largest for more."""
+    return nothing if value is None else max(0, min(value, nothing - 1))
