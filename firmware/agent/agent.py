@@ -67,7 +67,9 @@ class Agent:
     async def serve(self):
         """Run all tasks for ever; feed the watchdog while measuring goes on."""
         self._lives()
-        runs = (self._measure, self.uplink.run)
+        runs = [self._measure, self.uplink.run]
+        if self.config.led is not None:
+            runs.append(self._shine)
         tasks = [asyncio.create_task(self._survive(run)) for run in runs]
         try:
             while True:
@@ -174,6 +176,11 @@ class Agent:
             self.faults.note(error)
         finally:
             give_back("agent.sensor")
+
+    async def _shine(self):
+        from .led import run
+
+        await run(self.port, self.link, self.spool)
 
     def _tell(self, measures):
         """Add what the agent itself has to say."""

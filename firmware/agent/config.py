@@ -169,6 +169,21 @@ def _bssid(text):
     return bytes(int(p, 16) for p in parts)
 
 
+def _pin(value):
+    _whole(value, 0, 33)
+    if value in {1, 3, 6, 7, 8, 9, 10, 11}:
+        raise ConfigError("must not be a pin of the console (1, 3) or of the flash (6 to 11)")
+    return value
+
+
+def _light(value):
+    if not isinstance(value, list):
+        return _pin(value)
+    if len(value) != 3:
+        raise ConfigError("must be a pin, or a list of three: green, yellow, red")
+    return tuple([_pin(each) for each in value])
+
+
 def _levels(value):
     if not isinstance(value, list) or len(value) != 2:
         raise ConfigError("must be a list of two levels")
@@ -181,7 +196,6 @@ def _levels(value):
 # A rule is a check, a tuple of a check and what it is told, a dict for an object, or a list
 # [rule, most] for a list.
 _PORT = (_whole, 1, 65535)
-_PIN = (_whole, 0, 39)
 _MILLISECONDS = (_whole, 1, 600000)
 _TARGET = {"host": _name, "address": _address, "port": _PORT}
 _PAGE = {"host": _name, "address": _address, "port": _PORT, "path": _path}
@@ -220,9 +234,9 @@ _SCHEMA = {
     ],
     "throughput": dict(_PAGE, bytes=(_whole, 1024, 16777216), every=(_whole, 1, 65535)),
     "sensors": [(_choice, "scd4x", "sht4x", "bme280"), 3],
-    "i2c": {"sda": _PIN, "scl": _PIN},
-    "light": _PIN,
-    "led": _PIN,
+    "i2c": {"sda": _pin, "scl": _pin},
+    "light": _light,
+    "led": _pin,
     "hash_key": _hash_key,
     "thresholds": {
         "rssi_dbm": (_whole, -127, -1),

@@ -50,7 +50,7 @@ _STATUS = {
 _ENTERPRISE = (5, 10, 14, 15, 16)
 _NO_ADDRESS = "0.0.0.0"  # noqa: S104 - what an interface without a lease says
 _I2C_HZ = 100000
-_LIGHTS = 3
+_LIGHTS = 24  # the longest ring in use; a shorter one lets the rest go by
 # WS2812: green, red, blue, dim; and the times of its bits in ns.
 _COLOURS = (b"\x00\x00\x00", b"\x28\x00\x00", b"\x18\x28\x00", b"\x00\x28\x00")
 _BIT_NS = (400, 850, 800, 450)
@@ -270,8 +270,11 @@ class Esp32Port:
         _bind(sock, self.lan_address())
 
     def wire(self, config):
-        """Take the pins from the configuration."""
+        """Take the pins from the configuration; the LED's also for a start without one."""
         self._pins = config
+        led = 0 if config.led is None else config.led + 1
+        if (self.recall("led") or 0) != led:
+            self.remember("led", led)
 
     def i2c(self):
         """Return the bus, None without pins for it."""
@@ -281,15 +284,20 @@ class Esp32Port:
         return machine.I2C(0, sda=machine.Pin(pins.sda), scl=machine.Pin(pins.scl), freq=_I2C_HZ)
 
     def light(self, level):
-        """Show a level with the CO2 light, if there is one."""
-        if self._pins and self._pins.light is not None:
-            pin = machine.Pin(self._pins.light, machine.Pin.OUT)
+        """Show a level with the CO2 light, if there is one: WS2812 on one pin, or three LEDs."""
+        pins = self._pins and self._pins.light
+        if isinstance(pins, tuple):
+            for number, pin in enumerate(pins, 1):
+                machine.Pin(pin, machine.Pin.OUT, value=1 if number == level else 0)
+        elif pins is not None:
+            pin = machine.Pin(pins, machine.Pin.OUT)
             machine.bitstream(pin, 0, _BIT_NS, _COLOURS[level] * _LIGHTS)
 
     def led(self, on):
         """Switch the LED, if there is one."""
-        if self._pins and self._pins.led is not None:
-            machine.Pin(self._pins.led, machine.Pin.OUT, value=1 if on else 0)
+        led = self.recall("led")
+        if led:
+            machine.Pin(led - 1, machine.Pin.OUT, value=1 if on else 0)
 
 
 def _bind(sock, address):

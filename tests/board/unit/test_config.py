@@ -124,6 +124,10 @@ class ConfigTest(unittest.TestCase):
         self.assertEqual(config.thresholds.co2_ppm, (800, 1400))
         self.assertEqual(config.deadline_ms["throughput"], 3000)
 
+    def test_a_light_is_a_ring_or_three_lamps(self):
+        self.assertEqual(parsed(configuration(light=5)).light, 5)
+        self.assertEqual(parsed(configuration(light=[25, 26, 27])).light, (25, 26, 27))
+
     def test_the_name_of_the_time_server_and_the_reference_may_be_empty(self):
         document = configuration(ntp="")
         document["resolver"]["reference"] = ""
@@ -156,8 +160,8 @@ class ConfigTest(unittest.TestCase):
             "sensors.0": (["mq135"], [1], [[]]),
             "i2c": (21, None),
             "i2c.sda": (40, -1, True),
-            "light": (40, None),
-            "led": ("2",),
+            "light": (34, None, [], [25, 26], [25, 26, 6], [25, 26, "27"]),
+            "led": ("2", 34, 1, 3, 6, 11, True),
             "hash_key": ("", "0" * 31, "0" * 33, "G" * 32, "A" * 32, 1, None),
             "thresholds.co2_ppm": ([1000], [2000, 1000], [1000, 1000], 1000, ["1", 2], [0, 1]),
             "thresholds.lease_ms": (0, True),
