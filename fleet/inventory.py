@@ -44,7 +44,18 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=60_000)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]{0,254}$")]
-Pin = Annotated[int, Field(ge=0, le=39)]
+# An ESP32's outputs; the others are the console's and the flash chip's (firmware/agent/config.py).
+PIN_MAX, PINS_TAKEN = 33, {1, 3, 6, 7, 8, 9, 10, 11}
+
+
+def _pin(number: int) -> int:
+    if number in PINS_TAKEN:
+        raise ValueError("must not be a pin of the console (1, 3) or of the flash (6 to 11)")
+    return number
+
+
+Pin = Annotated[int, Field(ge=0, le=PIN_MAX), AfterValidator(_pin)]
+Lamps = Annotated[list[Pin], Field(min_length=3, max_length=3)]
 Role = Literal["classroom-sensor", "ap-monitor"]
 Deadline = Literal[
     "cycle",
@@ -232,12 +243,15 @@ class I2c(Table):
 
 
 class Hardware(Table):
-    """What hangs on a board besides its chip; `light` and `led` are pins, `lan` is a preset."""
+    """What hangs on a board besides its chip; `lan` is a preset.
+
+    `led` is a pin, `light` that of a ring of WS2812, or the pins of a green, yellow and red lamp.
+    """
 
     lan: Id | None = None
     sensors: Annotated[list[Sensor], Field(max_length=3)] = Field(default_factory=list)
     i2c: I2c | None = None
-    light: Pin | None = None
+    light: Pin | Lamps | None = None
     led: Pin | None = None
 
 
@@ -510,7 +524,8 @@ def _unfit_hardware(file: _InventoryFile) -> list[str]:
             faults.append(f"{place}: this id means a board that nothing hangs on; take another one")
         if hardware.sensors and hardware.i2c is None:
             faults.append(f"{place}.i2c is missing: it names the pins of the sensors' bus")
-        pins = [hardware.light, hardware.led]
+        pins = [hardware.led]
+        pins += hardware.light if isinstance(hardware.light, list) else [hardware.light]
         pins += [hardware.i2c.sda, hardware.i2c.scl] if hardware.i2c else []
         used = Counter(pin for pin in pins if pin is not None)
         faults += [f"{place}: pin {pin} is used twice" for pin, count in used.items() if count > 1]

@@ -143,6 +143,14 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ("[wlan.school]", "[hardware.none]\n[wlan.school]", "hardware.none: this id means"),
         ("[wlan.school]", "[hardware.x]\nsensors = ['scd4x']\n[wlan.school]", "x.i2c is missing"),
         ("[wlan.school]", "[hardware.x]\nlight = 2\nled = 2\n[wlan.school]", "pin 2 is used twice"),
+        (
+            "[wlan.school]",
+            "[hardware.x]\nlight = [25, 26, 27]\nled = 26\n[wlan.school]",
+            "pin 26 is used twice",
+        ),
+        ("[wlan.school]", "[hardware.x]\nlight = [25, 26]\n[wlan.school]", "hardware.x.light"),
+        ("[wlan.school]", "[hardware.x]\nled = 34\n[wlan.school]", "hardware.x.led"),
+        ("[wlan.school]", "[hardware.x]\nled = 6\n[wlan.school]", "pin of the console (1, 3)"),
         ("[wlan.school]", "[measurement.thresholds]\nco2_ppm = [9, 9]\n[wlan.school]", "co2_ppm"),
         (
             "[wlan.school]",
