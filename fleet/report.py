@@ -12,12 +12,15 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import duckdb
+
+from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
-from fleet import outage
+from fleet import detail, outage
 from fleet.inventory import Inventory
 from fleet.ledger import Kind, Ledger, Window
 from fleet.outage import Outage
@@ -131,6 +134,25 @@ class Uptime:
 
 
 @dataclass(frozen=True)
+class Evidence:
+    """The report that began an outage, and the board that made it."""
+
+    board: str
+    report: wire.Report
+
+    def document(self, zone: ZoneInfo) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "board": self.board,
+            "time": iso(self.report.time_s, zone),
+            "confidence_percent": self.report.confidence_percent,
+            "layers": detail.layers(self.report),
+            "measured": detail.core(self.report),
+            "blocks": detail.decode(self.report.extensions),
+        }
+
+
+@dataclass(frozen=True)
 class PlacedOutage:
     """An outage and where it was.
 
@@ -140,6 +162,7 @@ class PlacedOutage:
         room: empty for a line.
         alone_in_room: whether the room has no other board, so that it names this one.
         effect: whether an outage of the site's line at the same time explains this one.
+        evidence: the report that began it, where that was asked for.
     """
 
     outage: Outage
@@ -148,6 +171,7 @@ class PlacedOutage:
     room: str
     alone_in_room: bool
     effect: bool
+    evidence: Evidence | None = None
 
     def document(self, zone: ZoneInfo) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -175,6 +199,7 @@ class PlacedOutage:
             ],
             "boards": list(found.boards),
             "effect_of_line": self.effect,
+            "evidence": self.evidence.document(zone) if self.evidence else None,
         }
 
 
@@ -243,8 +268,12 @@ def outages(
     site: str | None = None,
     excluded: Iterable[Window] = (),
     now_s: int | None = None,
+    *,
+    with_evidence: bool = False,
 ) -> Outages:
     """Return the outages of lines and boards that touch a period, by their start.
+
+    With evidence each brings the report that began it, which has to be looked for.
 
     Raises: UsageError: no such site. StoreError: there is no store to read.
     """
@@ -266,8 +295,59 @@ def outages(
             if start_s <= floor_s or all(each.start_s > start_s for each in found):
                 break
             start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
-    placed = [each for each in _placed(city, found) if site in (None, each.site)]
+        placed = [each for each in _placed(city, found) if site in (None, each.site)]
+        if with_evidence:
+            began = _began(connection, [each.outage for each in placed])
+            placed = [replace(each, evidence=began.get(n)) for n, each in enumerate(placed)]
     return Outages(city.city.name, period, ZoneInfo(city.city.timezone), tuple(placed))
+
+
+def _began(connection: duckdb.DuckDBPyConnection, found: Sequence[Outage]) -> dict[int, Evidence]:
+    """Return the report that began each outage, by its place in the list.
+
+    Of a board it is the first that says down; of a line the first of its boards that says so
+    of the internet.
+    """
+    asked = [
+        (number, board, each.kind == "line", each.start_s, each.end_s)
+        for number, each in enumerate(found)
+        for board in each.boards
+    ]
+    if not asked:
+        return {}
+    numbers, boards, lines, starts, ends = map(list, zip(*asked, strict=True))
+    rows = connection.execute(
+        _BEGAN,
+        {
+            "numbers": numbers,
+            "boards": boards,
+            "lines": lines,
+            "starts": starts,
+            "ends": ends,
+            "down": [n for n in term.REASONS if table.reason_state(n) == table.DOWN],
+            "state": table.DOWN,
+            "from": min(starts),
+            "to": max(ends) + _LONGEST_PERIOD_S,
+        },
+    )
+    return {number: Evidence(device, wire.unpack(raw)) for number, device, raw in rows.fetchall()}
+
+
+# The report that ends a stretch may be made up to 2.5 periods after it, if a window cuts it short.
+_BEGAN = """
+    WITH asked AS (
+        SELECT unnest($numbers::BIGINT[]) AS number, unnest($boards::VARCHAR[]) AS device,
+            unnest($lines::BOOLEAN[]) AS is_line, unnest($starts::BIGINT[]) AS start_s,
+            unnest($ends::BIGINT[]) AS end_s
+    )
+    SELECT DISTINCT ON (number) number, device, raw
+    FROM asked JOIN report USING (device)
+    WHERE time_s > $from AND time_s <= $to
+        AND time_s > start_s AND time_s <= end_s + period_s * 5 // 2
+        AND CASE WHEN is_line THEN internet_reason IN (SELECT unnest($down::INTEGER[]))
+            ELSE state = $state END
+    ORDER BY number, time_s, seq DESC, device
+"""
 
 
 def _placed(city: Inventory, found: Sequence[Outage]) -> Iterator[PlacedOutage]:

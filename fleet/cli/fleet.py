@@ -159,11 +159,12 @@ def outages(
 
     Each one that touches the period is shown with its true begin and end. An outage ends when
     the subject works again. If reports stop first, it is known to have lasted until then; down
-    again after a silence is another outage.
+    again after a silence is another outage. With --json each brings its evidence: what the
+    report that began it measured.
     """
     known = inventory.load(city)
     asked = _asked(known, start, end)
-    answer = report.outages(known, asked, site)
+    answer = report.outages(known, asked, site, with_evidence=as_json)
     emit(answer.document(), lambda: show_outages(answer), as_json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 
 import fleet.cli
-from firmware.linkreport import table, term
+from firmware.linkreport import block, table, term
+from firmware.linkreport import report as wire
 from fleet import report
 from fleet.cli.output import result
 from fleet.errors import UsageError
@@ -164,6 +166,53 @@ def test_a_cut_line_is_one_cause_with_its_boards_as_effects(town: Town) -> None:
     assert document["reason"] == "connect-timeout"
     assert document["start"] == "2025-11-22T01:11:00+01:00"
     assert report.outages(city, HOUR, "hotspot", now_s=LATER_S).found == ()
+
+
+def test_an_outage_brings_the_report_that_began_it(town: Town) -> None:
+    city = town.write()
+    first, second, *_ = town.boards
+    lease = struct.pack(block.LEASE_FORMAT, 0xFFFFFFFF, bytes(4), 0, 0xFFFF)
+    silent = NO_LEASE | {"extensions": wire.extension(block.LEASE, lease), "rssi_dbm": -61}
+    worse = NO_LEASE | {"extensions": wire.extension(block.ERROR, b"later")}
+    cut = LINE_CUT | {"extensions": wire.extension(99, b"x")}
+    fill_store(
+        city,
+        [
+            _tell(first, (10, UP), (1, silent), (4, worse), (10, UP), (5, cut), (1, UP)),
+            _tell(second, (26, UP), (4, LINE_CUT), (1, UP)),
+        ],
+    )
+    answer = report.outages(city, HOUR, now_s=LATER_S, with_evidence=True)
+    board, line, *effects = [each.document(answer.zone) for each in answer.found]
+    assert board["evidence"] == {
+        "board": first.id,
+        "time": "2025-11-22T01:11:00+01:00",
+        "confidence_percent": 100,
+        "layers": dict.fromkeys(term.LAYERS[1:], "ok")
+        | {"addressing": "no-lease"}
+        | dict.fromkeys(("gateway", "resolver", "internet"), "untested"),
+        "measured": board["evidence"]["measured"],
+        "blocks": {"lease": {"duration_s": None, "server": None, "servers": 0, "lease_ms": None}},
+    }
+    assert board["evidence"]["measured"]["rssi_dbm"] == -61
+    assert "http_status" not in board["evidence"]["measured"]
+    assert line["kind"] == "line"
+    assert line["evidence"]["board"] == first.id
+    assert line["evidence"]["layers"]["internet"] == "connect-timeout"
+    assert [each["evidence"]["board"] for each in effects] == [first.id, second.id]
+    assert effects[0]["evidence"]["blocks"] == {"unknown": [{"kind": 99, "content": "78"}]}
+    plain = report.outages(city, HOUR, now_s=LATER_S)
+    assert [each.evidence for each in plain.found] == [None] * len(answer.found)
+
+
+def test_an_outage_whose_last_report_lies_behind_a_window_has_evidence(town: Town) -> None:
+    city = _fill(town, (10, UP), (1, NO_LEASE), (10, UP))
+    window = Window(town.boards[0].id, DAY_S + 630, DAY_S + 700)
+    answer = report.outages(city, HOUR, excluded=[window], now_s=LATER_S, with_evidence=True)
+    (found,) = answer.found
+    assert (found.outage.end, found.outage.end_s) == ("excluded", DAY_S + 630)
+    assert found.evidence is not None
+    assert found.evidence.report.time_s == DAY_S + 660
 
 
 def test_boards_that_the_registry_does_not_know_are_not_hidden(town: Town) -> None:

@@ -1,10 +1,12 @@
 """The golden vectors, byte by byte, on every interpreter."""
 
 import json
+import struct
 import unittest
 
 import linkreport.ack as ack_wire
 import linkreport.report as report_wire
+from linkreport import block
 from linkreport.seal import Seal
 from linkreport.verdict import judge
 
@@ -95,6 +97,28 @@ class ReportTest(unittest.TestCase):
         for bad in (b"\x01", b"\x01\x02a"):
             with self.assertRaises(report_wire.ReportError):
                 report_wire.extensions(bad)
+
+
+class BlockTest(unittest.TestCase):
+    def setUp(self):
+        self.cases = [case for case in golden("block-v1.json")["cases"] if "values" in case]
+
+    def test_has_the_golden_numbers(self):
+        for case in golden("block-v1.json")["cases"]:
+            self.assertEqual(getattr(block, case["block"]), case["kind"], case["name"])
+
+    def test_packs_to_the_golden_bytes(self):
+        for case in self.cases:
+            packed = b""
+            for fields in case["values"]:
+                values = [bytes.fromhex(v) if isinstance(v, str) else v for v in fields]
+                packed += struct.pack(getattr(block, case["block"] + "_FORMAT"), *values)
+            self.assertEqual(packed.hex(), case["content"], case["name"])
+
+    def test_every_structure_has_a_golden_vector(self):
+        seen = {case["block"] for case in self.cases}
+        there = {name[:-7] for name in dir(block) if name.endswith("_FORMAT")}
+        self.assertEqual(seen, there)
 
 
 class AckTest(unittest.TestCase):
