@@ -127,6 +127,7 @@ class Agent:
         """Measure once and put the report into the spool."""
         link = self.link
         link.quiet.clear()
+        link.day = self.clock.now()[0] // 86400
         try:
             probes = _TO_REPORT if self.safe else PROBES
             evidence = await measure(self.port, self.config, link, self.faults, probes)

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from linkreport.table import OK
 from port import ASSOCIATED, CONNECTING
 
 
@@ -24,9 +25,15 @@ class Link:
     Attributes:
         access_point: the scan's entry of the one that we chose, None before and after.
         requested: we asked the driver to associate and did not give up since.
+        stood: the association that we asked for was made.
         quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
         online: the last cycle found a lease.
         networks: what the self-test's scan showed, for the first cycle; then None.
+        scan_ms: how long a scan takes.
+        air: the last scan's reason, as far as it lies in what else is in the air.
+        heard: the BSSIDs of the configuration that are in reach.
+        others: {ssid: (access point or None, air)} of the networks not measured now.
+        day: days since 1970, 0 as long as the clock is not right.
     """
 
     def __init__(self, port):
@@ -34,10 +41,16 @@ class Link:
         self.access_point = None
         self.requested = False
         self.requested_at_ms = 0
+        self.stood = False
         self.association_ms = None
         self.associated_at_ms = 0
         self.addressing_ms = None
         self.scanned_at_ms = None
+        self.scan_ms = 0
+        self.air = OK
+        self.heard = []
+        self.others = {}
+        self.day = 0
         self.online = False
         self.networks = None
         self.quiet = asyncio.Event()
@@ -56,4 +69,5 @@ class Link:
         self._port.dissociate()
         self.access_point = None
         self.requested = False
+        self.stood = False
         self.online = False

@@ -10,12 +10,14 @@ _RESET_CAUSES = ("unknown", "power-on", "hard", "watchdog", "deep-sleep", "soft"
 def selftest(port, boot, agent, problem):
     """Print the board's self-test, one line; `problem` is what keeps the agent from starting."""
     networks, broken = [], ""
+    start_ms = port.uptime_ms()
     try:
         networks = port.scan()
     except OSError as error:
         broken = "the radio does not work: %s" % error
     if agent:
         agent.link.networks = networks
+        agent.link.scan_ms = port.uptime_ms() - start_ms
     cause = port.reset_cause()
     parts = {"config": "ok", "identity": "ok"}
     if problem:

@@ -20,7 +20,8 @@
     associate(ssid, key, bssid), dissociate()
     link()                       one of the link states below
     rssi_dbm()                   of the association; None without one
-    driver_status()              what the driver says of the association, as its own number
+    driver_status()              what the driver says of the association: the reason of IEEE
+                                 802.11 (9.4.1.7) for its end, or ESP-IDF's from 200 on
     mac()                        six bytes, of the station
     lease(), netmask()           (address, gateway, resolver) and netmask as text, "" for what is
                                  missing
@@ -42,11 +43,7 @@
 IDLE = 0
 CONNECTING = 1
 ASSOCIATED = 2
-NOT_FOUND = 3
-KEY_REFUSED = 4
-HANDSHAKE_EXPIRED = 5
-BEACON_MISSED = 6
-REJECTED = 7
+FAILED = 3  # `driver_status()` says why
 
 # How an access point protects itself, as `scan()` tells it.
 OPEN = 0

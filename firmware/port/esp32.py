@@ -14,17 +14,13 @@ import ntptime
 
 from . import (
     ASSOCIATED,
-    BEACON_MISSED,
     COLLECT_EVERY_BYTES,
     CONNECTING,
     ENTERPRISE,
-    HANDSHAKE_EXPIRED,
+    FAILED,
     IDLE,
-    KEY_REFUSED,
-    NOT_FOUND,
     OPEN,
     PERSONAL,
-    REJECTED,
     TECHNICIAN_MS,
     WATCHDOG_MS,
 )
@@ -32,19 +28,11 @@ from . import (
 # An ESP32 counts its seconds from 2000, other builds from 1970.
 _EPOCH_S = 946684800 if time.gmtime(0)[0] == 2000 else 0
 
-# ESP-IDF's wifi_err_reason_t, which WLAN.status() passes through.
+# What WLAN.status() says while nothing has failed; else ESP-IDF's wifi_err_reason_t.
 _STATUS = {
     1000: IDLE,
     1001: CONNECTING,
     8: IDLE,  # we left; the news of it may come when we are on our way again
-    15: HANDSHAKE_EXPIRED,  # the four-way handshake ran out of time
-    200: BEACON_MISSED,
-    201: NOT_FOUND,
-    202: KEY_REFUSED,
-    204: HANDSHAKE_EXPIRED,
-    210: NOT_FOUND,  # found, but no security that fits
-    211: NOT_FOUND,
-    212: NOT_FOUND,
 }
 # ESP-IDF's wifi_auth_mode_t: 802.1X in its variants.
 _ENTERPRISE = (5, 10, 14, 15, 16)
@@ -205,7 +193,7 @@ class Esp32Port:
         wlan = self._radio()
         if wlan.isconnected():
             return ASSOCIATED
-        state = _STATUS.get(wlan.status(), REJECTED)
+        state = _STATUS.get(wlan.status(), FAILED)
         # Until there is a lease the driver says "connecting": the RSSI tells the rest.
         if state in (CONNECTING, IDLE) and self.rssi_dbm() is not None:
             return ASSOCIATED

@@ -6,7 +6,7 @@ import socket
 import struct
 import time
 
-from . import ASSOCIATED, COLLECT_EVERY_BYTES, CONNECTING, IDLE, PERSONAL
+from . import ASSOCIATED, COLLECT_EVERY_BYTES, CONNECTING, FAILED, IDLE, PERSONAL
 
 if hasattr(time, "ticks_us"):
     _ticks_us = time.ticks_us
@@ -25,7 +25,9 @@ class NullPort:
 
     Attributes:
         networks: what a scan shows.
+        scan_ms: how long a scan takes, on this board's clock.
         outcome: the link state in which an attempt to associate ends.
+        status: what the driver says when the association failed.
         attempt_ms: how long an attempt takes.
         address, mask, gateway, resolver: the lease.
         fixed: the static address and what belongs to it, None while the driver asks DHCP.
@@ -43,7 +45,9 @@ class NullPort:
 
     def __init__(self, ssid="Schule"):
         self.networks = [(ssid.encode(), b"\x02\x00\x00\x00\x00\x01", 6, -55, PERSONAL)]
+        self.scan_ms = 0
         self.outcome = ASSOCIATED
+        self.status = 0
         self.attempt_ms = 0
         self.address = "10.1.0.50"
         self.mask = "255.255.255.0"
@@ -154,6 +158,7 @@ class NullPort:
     def scan(self):
         """Return what the test says."""
         self.calls.append("scan")
+        self._uptime_us += self.scan_ms * 1000
         return list(self.networks)
 
     def associate(self, ssid, key, bssid=None):
@@ -168,9 +173,9 @@ class NullPort:
         self.calls.append("dissociate")
         self._state = IDLE
 
-    def lose(self, state=IDLE):
+    def lose(self, status):
         """Lose the association, as a board does when the access point goes away."""
-        self._state = state
+        self._state, self.status = FAILED, status
 
     def link(self):
         """Return the link state."""
@@ -183,8 +188,9 @@ class NullPort:
         return self.networks[0][3] if self._state == ASSOCIATED and self.networks else None
 
     def driver_status(self):
-        """Return the link state as an ESP32 numbers it: what is not known is `idle`."""
-        return {CONNECTING: 1001, ASSOCIATED: 1010}.get(self.link(), 1000)
+        """Return the reason of a failure, or the link state as an ESP32 numbers it."""
+        state = self.link()
+        return self.status if state == FAILED else (1000, 1001, 1010)[state]
 
     def mac(self):
         """Return the station's address."""

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import struct
 import unittest
 
 import port as ports
@@ -7,24 +8,32 @@ from agent.config import parse
 from agent.cycle import Evidence
 from agent.link import Link
 from agent.probes import addressing, association, gateway, internet, radio, resolver
+from linkreport import block
 from linkreport.table import (
+    ACCESS_POINT_FULL,
+    ACCESS_POINT_MISSING,
+    ASSOCIATION_LOST,
     ASSOCIATION_REJECTED,
     ASSOCIATION_TIMEOUT,
     BEACON_LOST,
+    CHANNEL_CROWDED,
     DEADLINE_PASSED,
     GATEWAY_LOSS,
     GATEWAY_SILENT,
     GATEWAY_SLOW,
     HANDSHAKE_TIMEOUT,
+    KICKED,
     LEASE_WITHOUT_GATEWAY,
     NETWORK_NOT_FOUND,
     NO_LEASE,
     OK,
+    RADIO,
+    SECURITY_MISMATCH,
     UNSUPPORTED,
     WEAK_SIGNAL,
     WRONG_KEY,
 )
-from place import configuration
+from place import WLAN_KEY, configuration
 from port.null import NullPort
 
 OWN = b"\x02\x00\x00\x00\x00\x01"
@@ -64,7 +73,11 @@ class RadioTest(ProbeTest):
         self.port.networks.append((b"Nachbar", FAR, 1, -30, ports.PERSONAL))
         result = self.probe(radio)
         self.assertEqual(result.reason, OK)
-        self.assertEqual(result.measures, {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
+        self.assertEqual(self.core(result), {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
+
+    def core(self, result):
+        """Return the measures without the blocks."""
+        return {name: value for name, value in result.measures.items() if isinstance(name, str)}
 
     def test_takes_the_strongest(self):
         self.port.networks.insert(0, (b"Schule", FAR, 11, -70, ports.PERSONAL))
@@ -78,7 +91,8 @@ class RadioTest(ProbeTest):
 
     def test_not_there(self):
         self.port.networks = [(b"Schule2", OWN, 6, -55, ports.PERSONAL), (b"", FAR, 1, -60, 0)]
-        self.assertEqual(self.probe(radio), (NETWORK_NOT_FOUND, {}))
+        result = self.probe(radio)
+        self.assertEqual((result.reason, self.core(result)), (NETWORK_NOT_FOUND, {}))
         self.assertEqual(self.port.calls.count("scan"), 2)
 
     def test_one_missed_beacon_is_no_outage(self):
@@ -95,29 +109,32 @@ class RadioTest(ProbeTest):
         self.assertEqual(self.probe(radio).measures["bssid"], FAR)
 
     def test_does_not_scan_again_soon_while_associated(self):
+        self.port.scan_ms = 500
         result = self.probe(radio, association, radio)
         self.assertEqual(self.port.calls.count("scan"), 1)
-        self.assertEqual(result.measures, {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
+        self.assertEqual(self.core(result), {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
 
     def test_does_not_scan_again_while_an_attempt_is_under_way(self):
         self.configure(deadline_ms={"association": 30})
         self.port.attempt_ms = 60000
+        self.port.scan_ms = 500
         result = self.probe(radio, association, radio)
         self.assertEqual(self.port.calls.count("scan"), 1)
-        self.assertEqual(result.measures, {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
+        self.assertEqual(self.core(result), {"rssi_dbm": -55, "channel": 6, "bssid": OWN})
 
     def test_scans_again_at_once_when_the_association_is_lost(self):
         async def run():
             self.begin()
             for module in (radio, association):
                 await module.probe(self.port, self.config, self.evidence)
-            self.port.lose(ports.BEACON_MISSED)
+            self.port.lose(200)
             self.port.networks = []
             return await radio.probe(self.port, self.config, self.evidence)
 
         self.assertEqual(asyncio.run(run()).reason, NETWORK_NOT_FOUND)
 
     def test_a_short_period_leaves_no_time_to_scan_again_while_associated(self):
+        self.port.scan_ms = 2200
         for period_s, scans in ((2, 1), (60, 2)):
             self.port.calls.clear()
             self.configure(period_s=period_s)
@@ -144,7 +161,7 @@ class RadioTest(ProbeTest):
 
         result = asyncio.run(run())
         self.assertEqual(result.reason, OK)
-        self.assertEqual(result.measures, {"rssi_dbm": -70, "channel": 6, "bssid": OWN})
+        self.assertEqual(self.core(result), {"rssi_dbm": -70, "channel": 6, "bssid": OWN})
 
     def roam(self, own_dbm, far_dbm):
         self.configure(period_s=60)
@@ -169,6 +186,118 @@ class RadioTest(ProbeTest):
         self.assertEqual(self.roam(-80, -60), FAR)
         self.assertFalse(self.link.holds())
 
+    def test_a_quick_scan_is_made_every_time(self):
+        self.probe(radio, association, radio, radio)
+        self.assertEqual(self.port.calls.count("scan"), 3)
+
+    def test_what_is_in_the_air_is_told(self):
+        self.port.networks += [
+            (b"Schule", FAR, 1, -70, ports.ENTERPRISE),
+            (b"Nachbar", b"\x06" * 6, 5, -60, ports.PERSONAL),
+            (b"Nachbar", b"\x07" * 6, 8, -82, ports.OPEN),
+            (b"Nachbar", b"\x08" * 6, 36, -40, ports.OPEN),
+        ]
+        self.port.networks += [(b"", b"\x09" * 6, 14, -90, ports.OPEN)] * 16
+        measures = self.probe(radio).measures
+        own, foreign, near, strongest_dbm, channels = struct.unpack(
+            block.AIR_FORMAT, measures[block.AIR]
+        )
+        self.assertEqual((own, foreign, near, strongest_dbm), (2, 19, 1, -60))
+        self.assertEqual(channels, bytes((0, 0, 0x10, 0x01, 0, 0, 0x0F)))
+        self.assertEqual(
+            measures[block.OWN],
+            OWN + bytes((201, 6, ports.PERSONAL)) + FAR + bytes((186, 1, ports.ENTERPRISE)),
+        )
+
+    def hashes(self, **changes):
+        self.configure(**changes)
+        self.port.networks = [
+            (b"Nachbar", FAR, 11, -70, ports.OPEN),
+            (b"Schule", OWN, 6, -55, ports.PERSONAL),
+        ]
+
+        async def run():
+            self.begin()
+            self.link.day = self.day
+            return await radio.probe(self.port, self.config, self.evidence)
+
+        return asyncio.run(run()).measures[block.FOREIGN]
+
+    def test_foreign_networks_are_told_as_hashes_that_change_with_the_day(self):
+        self.day = 20717
+        told = self.hashes(hash_key="00112233445566778899aabbccddeeff")
+        self.assertEqual(told[4:], bytes((11, 186)))
+        # From CPython's hmac.new(key, bytes.fromhex("000050ed020000000002"), "sha256").
+        self.assertEqual(told[:4], b"\xec\x0d\x2d\x8f")
+        self.assertEqual(self.hashes(hash_key="00112233445566778899aabbccddeeff"), told)
+        self.day += 1
+        self.assertNotEqual(self.hashes(hash_key="00112233445566778899aabbccddeeff"), told)
+
+    def test_without_a_key_or_a_day_foreign_networks_are_not_told(self):
+        self.day = 20717
+        self.assertEqual(self.hashes(), b"")
+        self.day = 0
+        self.assertEqual(self.hashes(hash_key="00112233445566778899aabbccddeeff"), b"")
+
+    def test_a_crowded_channel(self):
+        self.port.networks += [(b"N%d" % n, bytes(6), 4 + n % 5, -81, ports.OPEN) for n in range(7)]
+        self.assertEqual(self.probe(radio).reason, OK)
+        self.port.networks.append((b"far", bytes(6), 6, -82, ports.OPEN))
+        self.port.networks.append((b"beside", bytes(6), 9, -40, ports.OPEN))
+        self.port.networks.append((b"Schule", FAR, 6, -70, ports.PERSONAL))
+        self.assertEqual(self.probe(radio).reason, OK)
+        self.port.networks.append((b"near", bytes(6), 8, -81, ports.OPEN))
+        self.assertEqual(self.probe(radio).reason, CHANNEL_CROWDED)
+
+    def two_access_points(self, far_dbm, then):
+        """Scan two named access points, then see something else; return each reason."""
+        wlan = dict(configuration()["wlan"])
+        wlan["bssids"] = ["02:00:00:00:00:01", "02:00:00:00:00:02"]
+        self.configure(wlan=wlan)
+        self.port.networks.append((b"Schule", FAR, 1, far_dbm, ports.PERSONAL))
+        scans = [list(self.port.networks)] + then
+        self.port.scan = lambda: scans.pop(0)
+
+        async def run():
+            self.begin()
+            reasons = []
+            while scans:
+                reasons.append((await radio.probe(self.port, self.config, self.evidence)).reason)
+            return reasons
+
+        return asyncio.run(run())
+
+    def test_an_access_point_that_falls_silent_is_missing(self):
+        alone, both = self.port.networks[:1], self.port.networks[:]
+        both.append((b"Schule", FAR, 1, -70, ports.PERSONAL))
+        reasons = self.two_access_points(-70, [alone, alone, alone, both])
+        self.assertEqual(reasons, [OK, ACCESS_POINT_MISSING, ACCESS_POINT_MISSING, OK])
+
+    def test_one_missed_beacon_makes_no_access_point_missing(self):
+        alone, both = self.port.networks[:1], self.port.networks[:]
+        both.append((b"Schule", FAR, 1, -70, ports.PERSONAL))
+        self.assertEqual(self.two_access_points(-70, [alone, both]), [OK, OK])
+
+    def test_an_access_point_that_was_hardly_heard_is_not_missed(self):
+        self.assertEqual(self.two_access_points(-81, [self.port.networks[:1]]), [OK, OK])
+
+    def test_another_protection_than_it_should_have(self):
+        for security, wlan_key in ((ports.OPEN, WLAN_KEY), (ports.PERSONAL, "")):
+            wlan = dict(configuration()["wlan"], key=wlan_key)
+            if not wlan_key:
+                wlan["security"] = "open"
+            self.configure(wlan=wlan)
+            self.port.networks = [(b"Schule", OWN, 6, -55, security)]
+            result = self.probe(radio)
+            self.assertEqual(result.reason, SECURITY_MISMATCH)
+            self.assertEqual(result.measures["bssid"], OWN)
+            self.assertNotIn("associate", self.port.calls)
+
+    def test_a_stronger_one_with_another_protection_is_not_chosen(self):
+        self.port.networks.append((b"Schule", FAR, 1, -30, ports.OPEN))
+        result = self.probe(radio)
+        self.assertEqual((result.reason, result.measures["bssid"]), (OK, OWN))
+
 
 class AssociationTest(ProbeTest):
     def test_associates_with_the_access_point_seen(self):
@@ -182,25 +311,92 @@ class AssociationTest(ProbeTest):
         first = self.probe(radio, association)
         result = self.probe(radio, association, association)
         self.assertEqual(result.reason, OK)
-        self.assertEqual(result.measures, first.measures)
+        ms = first.measures["association_ms"]
+        self.assertTrue(ms <= result.measures["association_ms"] <= ms + 50)
+        self.assertNotIn(block.ASSOCIATION, result.measures)
         self.assertEqual(self.port.calls.count("associate"), 2)
 
     def test_each_failure_has_its_reason(self):
         self.configure(deadline_ms={"association": 100})
-        for outcome, reason in (
-            (ports.KEY_REFUSED, WRONG_KEY),
-            (ports.HANDSHAKE_EXPIRED, HANDSHAKE_TIMEOUT),
-            (ports.BEACON_MISSED, BEACON_LOST),
-            (ports.REJECTED, ASSOCIATION_REJECTED),
-            (ports.NOT_FOUND, ASSOCIATION_TIMEOUT),
-            (ports.IDLE, ASSOCIATION_TIMEOUT),
+        self.port.outcome = ports.FAILED
+        for status, reason in (
+            (202, WRONG_KEY),
+            (15, HANDSHAKE_TIMEOUT),
+            (204, HANDSHAKE_TIMEOUT),
+            (200, BEACON_LOST),
+            (203, ASSOCIATION_REJECTED),
+            (1, ASSOCIATION_REJECTED),
+            (201, ASSOCIATION_TIMEOUT),
+            (5, ACCESS_POINT_FULL),
+            (17, ACCESS_POINT_FULL),
+            (3, KICKED),
+            (7, KICKED),
         ):
-            self.port.outcome = outcome
-            self.assertEqual(self.probe(radio, association), (reason, {}))
+            self.port.status = status
+            result = self.probe(radio, association)
+            self.assertEqual(result.reason, reason)
+            self.assertEqual(
+                struct.unpack(block.ASSOCIATION_FORMAT, result.measures[block.ASSOCIATION]),
+                (status, 0, 1),
+            )
             self.assertFalse(self.link.requested)
 
+    def test_an_access_point_that_is_silent_to_the_end(self):
+        self.configure(deadline_ms={"association": 50})
+        self.port.outcome = ports.IDLE
+        self.assertEqual(self.probe(radio, association).reason, ASSOCIATION_TIMEOUT)
+        self.port.driver_status = lambda: 8
+        self.assertEqual(self.probe(radio, association).reason, KICKED)
+
+    def test_a_protection_that_only_the_driver_sees_is_the_radio_s(self):
+        self.port.outcome, self.port.status = ports.FAILED, 210
+        self.assertEqual(self.probe(radio, association).reason, ASSOCIATION_REJECTED)
+        self.assertEqual(self.evidence.reasons[RADIO - 1], SECURITY_MISMATCH)
+
+    def lose(self, status):
+        """Associate, lose it, associate again; return that and one more."""
+
+        async def run():
+            self.begin()
+            for module in (radio, association):
+                await module.probe(self.port, self.config, self.evidence)
+            self.port.lose(status)
+            found = []
+            for _ in range(2):
+                self.begin_cycle()
+                for module in (radio, association):
+                    result = await module.probe(self.port, self.config, self.evidence)
+                found.append(result)
+            return found
+
+        return asyncio.run(run())
+
+    def test_an_association_that_broke_and_could_be_made_anew(self):
+        again, later = self.lose(3)
+        self.assertEqual(again.reason, ASSOCIATION_LOST)
+        told = struct.unpack(block.ASSOCIATION_FORMAT, again.measures[block.ASSOCIATION])
+        self.assertEqual(told, (3, 1, 1))
+        self.assertEqual(later.reason, OK)
+        self.assertNotIn(block.ASSOCIATION, later.measures)
+
+    def test_an_association_after_an_outage_that_was_told_is_not_lost(self):
+        async def run():
+            self.begin()
+            networks = self.port.networks
+            for module in (radio, association):
+                await module.probe(self.port, self.config, self.evidence)
+            self.port.lose(200)
+            self.port.networks = []
+            await radio.probe(self.port, self.config, self.evidence)
+            self.port.networks = networks
+            for module in (radio, association):
+                result = await module.probe(self.port, self.config, self.evidence)
+            return result
+
+        self.assertEqual(asyncio.run(run()).reason, OK)
+
     def test_tries_again_within_its_deadline(self):
-        outcomes = [ports.REJECTED, ports.ASSOCIATED]
+        outcomes = [ports.FAILED, ports.ASSOCIATED]
         associate = self.port.associate
 
         def begin(*arguments):
