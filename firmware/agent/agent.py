@@ -181,7 +181,7 @@ class Agent:
     async def _shine(self):
         from .led import run
 
-        await run(self.port, self.link, self.spool)
+        await run(self)
 
     def _tell(self, measures):
         """Add what the agent itself has to say."""

@@ -23,8 +23,11 @@ def wait(port, problem):
     while not may_pass or told < _RETRY_AFTER:
         print("netzpuls: safe mode: %s %s" % (type(problem).__name__, problem))
         print("netzpuls: nothing is measured; press Ctrl-C for the REPL, mend it, restart")
-        for _ in range(_TELL_S):
-            time.sleep(1)
+        for _ in range(2 * _TELL_S):  # two flashes a second; see agent.led
+            port.led(1)
+            time.sleep(0.25)
+            port.led(0)
+            time.sleep(0.25)
         told += 1
     port.watch()
     die()

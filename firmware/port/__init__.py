@@ -33,10 +33,12 @@
     lan_address()                text, "" without a LAN that works
     bind_wlan(sock), bind_lan(sock)
                                  let a socket's packets leave by that interface
-    wire(config)                 take the pins of I2C, light and LED from the configuration
+    wire(config)                 take the pins of I2C, light and LED from the configuration, and
+                                 switch the LED on
     i2c()                        the bus, None without pins
     light(level)                 the CO2 light: 0 off, 1 green, 2 yellow, 3 red
-    led(on)                      the LED
+    led(on)                      the LED, also before there is a configuration: on the pin of the
+                                 last one
 """
 
 # Link states, as `link()` tells them.

@@ -263,6 +263,7 @@ class Esp32Port:
         led = 0 if config.led is None else config.led + 1
         if (self.recall("led") or 0) != led:
             self.remember("led", led)
+        self.led(1)  # it starts
 
     def i2c(self):
         """Return the bus, None without pins for it."""

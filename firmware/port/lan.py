@@ -1,18 +1,21 @@
 """The Ethernet of boards that are known by name.
 
-Source: the manufacturers' schematics. MDC, MDIO, power and clock are GPIO numbers.
+firmware/README.md has the same table, with its sources; a test holds the two together.
 """
 
 import machine
 import network
 
-# name: (MDC, MDIO, power or None, PHY, its address, clock, whether the chip gives the clock)
+# PHY, its address, power and reset (None: not wired), clock, whether the ESP32 gives the clock.
+# All of them have MDC on 23 and MDIO on 18.
 _BOARDS = {
-    "olimex-esp32-poe": (23, 18, 12, "LAN8720", 0, 17, True),
-    "olimex-esp32-gateway": (23, 18, 5, "LAN8720", 0, 17, True),
-    "wt32-eth01": (23, 18, 16, "LAN8720", 1, 0, False),
-    "esp32-ethernet-kit": (23, 18, 5, "IP101", 1, 0, False),
+    "esp32-ethernet-kit": ("IP101", 1, 5, None, 0, False),
+    "lilygo-t-internet-poe": ("LAN8720", 0, None, 5, 17, True),
+    "olimex-esp32-gateway": ("LAN8720", 0, 5, None, 17, True),
+    "olimex-esp32-poe": ("LAN8720", 0, 12, None, 17, True),
+    "wt32-eth01": ("LAN8720", 1, 16, None, 0, False),
 }
+_MDC, _MDIO = 23, 18
 
 
 def start(name):
@@ -26,12 +29,13 @@ def start(name):
     """
     if name not in _BOARDS:
         raise ValueError("no Ethernet of a board %s is known" % name)
-    mdc, mdio, power, phy, address, clock, gives_clock = _BOARDS[name]
+    phy, address, power, reset, clock, gives_clock = _BOARDS[name]
     pin = machine.Pin
     lan = network.LAN(  # type: ignore[call-arg]
-        mdc=pin(mdc),
-        mdio=pin(mdio),
+        mdc=pin(_MDC),
+        mdio=pin(_MDIO),
         power=None if power is None else pin(power),
+        reset=None if reset is None else pin(reset),
         phy_type=getattr(network, "PHY_" + phy),
         phy_addr=address,
         ref_clk=pin(clock),

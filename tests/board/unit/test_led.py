@@ -23,11 +23,19 @@ class FakeSpool:
     waiting = 0
 
 
-class LedTest(unittest.TestCase):
-    def setUp(self):
+class FakeAgent:
+    safe = False
+
+    def __init__(self):
         self.port = NullPort()
         self.link = FakeLink()
         self.spool = FakeSpool()
+
+
+class LedTest(unittest.TestCase):
+    def setUp(self):
+        self.agent = FakeAgent()
+        self.port, self.link, self.spool = self.agent.port, self.agent.link, self.agent.spool
         self.marks = []
         self.port.led = lambda on: self.marks.append((self.port.uptime_ms(), on))
 
@@ -35,7 +43,7 @@ class LedTest(unittest.TestCase):
         """Let it shine for a while and something happen; return how long it was on, each time."""
 
         async def go():
-            task = asyncio.create_task(run(self.port, self.link, self.spool))
+            task = asyncio.create_task(run(self.agent))
             await asyncio.sleep(at_ms / 1000)
             if act:
                 act()
@@ -80,13 +88,15 @@ class LedTest(unittest.TestCase):
         self.assertTrue(5 <= len(durations) <= 6, durations)
 
     def test_what_is_wrong(self):
-        self.assertEqual(trouble(self.link, self.spool), 0)
+        self.assertEqual(trouble(self.agent), 0)
         self.spool.waiting = 1
-        self.assertEqual(trouble(self.link, self.spool), 0)
+        self.assertEqual(trouble(self.agent), 0)
         self.spool.waiting = 2
-        self.assertEqual(trouble(self.link, self.spool), 2)
+        self.assertEqual(trouble(self.agent), 2)
         self.link.held = False
-        self.assertEqual(trouble(self.link, self.spool), 1)
+        self.assertEqual(trouble(self.agent), 1)
+        self.agent.safe = True
+        self.assertEqual(trouble(self.agent), 3)
 
 
 class ServeTest(unittest.TestCase):
