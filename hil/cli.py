@@ -46,6 +46,13 @@ def lab() -> None:
 @click.option("--rfc2217", type=click.IntRange(0, 65535), help="TCP port with DTR/RTS; 0: any.")
 @click.option("--flash", type=_PATH, help="Flash file of 4 MB to keep; made blank if missing.")
 @click.option("--radio", type=_PATH, help="Radio model (JSON); see hil/board/radio.py.")
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    help="A WLAN interface in this network namespace; may be repeated.  [default: relays]",
+)
+@click.option("--lan", help="Interface of its Ethernet; needs --interface.")
 @click.option("--control", type=_PATH, help="Control socket.  [default: LINK.control]")
 @click.option(
     "--mac", type=_Mac(), default=DEFAULT_MAC.hex(":"), show_default=True, help="Its MAC."

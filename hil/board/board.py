@@ -19,19 +19,26 @@ from typing import Any, Self
 from fleet.errors import ToolMissingError
 from hil import tool
 from hil.board import flash, slip, task
+from hil.board.antenna import Antenna
 from hil.board.chip import Cause, Chip
 from hil.board.control import ControlServer
-from hil.board.error import ControlError, FlashFileError
+from hil.board.error import ControlError, FlashFileError, PortError
+from hil.board.ethernet import Ethernet
 from hil.board.flash import Flash
 from hil.board.line import Line, PtyPort
 from hil.board.loader import SYNC_HEAD, Loader
+from hil.board.netlink import Netlink
 from hil.board.radio import Radio
+from hil.board.relay import RelayAntenna
 from hil.board.rfc2217 import Rfc2217Port
 from hil.board.run import HEAP_BYTES
-from hil.board.station import INSTANT, REAL, Station
+from hil.board.station import INSTANT, REAL, Delays, Station
+from hil.board.wire import WireAntenna
 
 DEFAULT_MAC = bytes.fromhex("240ac4000001")  # 24:0a:c4 is one of Espressif's ranges
 
+_CLASS_3_FRAME = 7  # what an access point says that has started anew
+_REASONS_END = 200  # from here on they are ESP-IDF's own
 _NEAR_S = 0.0015  # sooner than a timer can be trusted; the debt is kept
 _DOWNLOAD_LOG = (
     b"ets Jul 29 2019 12:21:46\r\n\r\nrst:0x1 (POWERON_RESET),"
@@ -48,6 +55,9 @@ class Settings:
         rfc2217: TCP port on 127.0.0.1 with DTR and RTS; 0 for any, None for no such port.
         flash: flash file that is kept; None for a blank one that goes with the board.
         radio: file with the radio model; None for an empty air.
+        interfaces: the board's own WLAN interfaces, in the network namespace that it runs in;
+            none: its networks are relays on loopback.
+        lan: the interface of its Ethernet; None for a board without.
         control: path of the control socket; None for the link's path with ".control".
         instant: no line speed, no flash times, no radio delays.
         micropython: the unix MicroPython; None for the one on PATH or in .tools/.
@@ -58,6 +68,8 @@ class Settings:
     rfc2217: int | None = None
     flash: Path | None = None
     radio: Path | None = None
+    interfaces: tuple[str, ...] = ()
+    lan: str | None = None
     control: Path | None = None
     mac: bytes = DEFAULT_MAC
     instant: bool = False
@@ -92,7 +104,13 @@ class Board:
             "-X",
             f"heapsize={settings.heap_bytes}",
         ]
-        radio = Radio.load(settings.radio) if settings.radio else Radio()
+        own = settings.interfaces
+        if settings.lan is not None and not own:
+            raise PortError(
+                f"the interface {settings.lan} cannot be the board's LAN beside relays on loopback",
+                hint="name the interfaces of its WLAN, too: --interface NAME",
+            )
+        radio = Radio.load(settings.radio, own) if settings.radio else Radio(None, own)
         async with contextlib.AsyncExitStack() as stack:
             self.flash_path = settings.flash or self._temporary_flash(stack)
             timing = flash.INSTANT if settings.instant else flash.TYPICAL
@@ -107,12 +125,18 @@ class Board:
                 self._line.ports.append(port)
                 self.rfc2217_port = port.port
             delays = INSTANT if settings.instant else REAL
-            self.station = Station(radio, settings.mac, delays)
+            netlink = Netlink() if own else None
+            if netlink is not None:
+                stack.callback(netlink.close)
+            self.ethernet = Ethernet(netlink, settings.lan, settings.mac, delays.dhcp)
+            stack.callback(self.ethernet.close)
+            self.station = Station(radio, self._antenna(netlink, delays), settings.mac, delays)
             stack.callback(self.station.close)
             self._chip = Chip(
                 self._flash,
                 self._line,
                 self.station,
+                self.ethernet,
                 settings.mac,
                 command=command,
                 bootloader=self._enter_loader,
@@ -146,8 +170,14 @@ class Board:
             "flash": str(self.flash_path),
             "rfc2217": self.rfc2217_port,
             "station": self.station.state(),
+            "ethernet": self.ethernet.state(),
             "radio": self.station.radio.document(),
         }
+
+    def _antenna(self, netlink: Netlink | None, delays: Delays) -> Antenna:
+        if netlink is None:
+            return RelayAntenna(delays.lease_s)
+        return WireAntenna(netlink, self.settings.interfaces, self.settings.mac, delays.dhcp)
 
     def _temporary_flash(self, stack: contextlib.AsyncExitStack) -> Path:
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="netzpuls-board-"))
@@ -267,6 +297,8 @@ class Board:
             radio.change(request["ssid"], request["change"], request.get("bssid"))
         elif operation == "line":
             radio.change(request["ssid"], {"network": {"line_up": request["up"]}})
+        elif operation == "kick":
+            return {"kicked": self._kick(request)}
         elif operation == "power":
             if not isinstance(request["on"], bool):
                 raise ControlError("on must be true or false")
@@ -275,6 +307,12 @@ class Board:
             raise KeyError(operation)
         self.station.refresh()
         return {"state": self.state()} if operation == "state" else {}
+
+    def _kick(self, request: dict[str, Any]) -> bool:
+        reason = request.get("reason", _CLASS_3_FRAME)
+        if type(reason) is not int or not 0 < reason < _REASONS_END:
+            raise ControlError(f"reason must be a whole number from 1 to {_REASONS_END - 1}")
+        return self.station.kick(request["ssid"], request.get("bssid"), reason)
 
 
 async def serve(settings: Settings, ready: Callable[[Board], None]) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
+from hil.board.antenna import NO_ADDRESSES
+from hil.board.ethernet import Ethernet
 from hil.board.flash import Flash
 from hil.board.image import DATA, FAT, NotBootableError, Partition, check_bootable
 from hil.board.line import Line
@@ -57,6 +59,7 @@ class Chip:
         flash: Flash,
         line: Line,
         station: Station,
+        ethernet: Ethernet,
         mac: bytes,
         *,
         command: list[str],
@@ -65,6 +68,7 @@ class Chip:
         self._flash = flash
         self._line = line
         self._station = station
+        self._ethernet = ethernet
         self._mac = mac
         self._command = command
         self._bootloader = bootloader
@@ -84,6 +88,7 @@ class Chip:
         self._services: dict[str, Callable[[Request], Any]] = {
             "start": self._start_state,
             "mac": lambda _: self._mac.hex(),
+            "resolver": self._resolver,
             "clock": self._clock,
             "rtc-memory": self._memory,
             "soft-reset": self._soft_reset,
@@ -148,6 +153,7 @@ class Chip:
         self._is_soft_reset = False
         self._fifo = b""
         self._station.off()
+        self._ethernet.off()
         if self._interpreter is not None:
             self._interpreter.kill()
             self._interpreter = None
@@ -208,7 +214,14 @@ class Chip:
         service = self._services.get(operation)
         if service is not None:
             return service(request)
+        if self._ethernet.knows(operation):
+            return self._ethernet.serve(operation, request)
         return self._station.serve(operation, request)
+
+    def _resolver(self, _request: Request) -> str:
+        """Return the resolver for all names: lwIP has one list for all interfaces."""
+        stations = self._station.addresses[3]
+        return stations if stations != NO_ADDRESSES[3] else self._ethernet.addresses[3]
 
     def _start_state(self, _request: Request) -> Request:
         disk = next((p for p in self._partitions if p.label == "vfs"), None) or next(

@@ -7,6 +7,7 @@ A unix-domain socket, JSON lines. One request, one answer: {"ok": true, …} or
     {"op": "radio", "set": {"access_points": […]}}
     {"op": "access-point", "ssid": "school-north", "change": {"rssi_dbm": -85, "up": true}}
     {"op": "line", "ssid": "school-north", "up": false}
+    {"op": "kick", "ssid": "school-north", "reason": 6}
     {"op": "power", "on": false}
 """
 
@@ -24,7 +25,7 @@ from typing import Any, Self
 from fleet.errors import NetzpulsError
 from hil.board.error import ControlError, PortError
 
-OPERATIONS = ("state", "radio", "access-point", "line", "power")
+OPERATIONS = ("state", "radio", "access-point", "line", "kick", "power")
 _LINE_LIMIT_BYTES = 1 << 20
 _PATH_LIMIT_BYTES = 107  # of a unix socket
 _ANSWER_S = 10.0
@@ -145,6 +146,10 @@ class ControlClient:
     def line(self, ssid: str, *, up: bool) -> None:
         """Cut or restore the internet line behind an access point."""
         self.call("line", ssid=ssid, up=up)
+
+    def kick(self, ssid: str, reason: int = 7) -> bool:
+        """Let an access point deauthenticate the board; tell whether it was there."""
+        return bool(self.call("kick", ssid=ssid, reason=reason)["kicked"])
 
     def power(self, *, on: bool) -> None:
         """Switch the board's power."""

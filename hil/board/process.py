@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,26 +30,32 @@ _STOP_S = 5.0
 class BoardProcess:
     """Starts a board and waits until it is ready; it does not outlive this process.
 
+    Args:
+        command_prefix: what to start it with, to run it in another network namespace:
+            ("ip", "netns", "exec", "room-1"), ("nsenter", "--net=/proc/1234/ns/net").
     Raises: BenchError: the board could not be started; the message is the board's own.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, command_prefix: Sequence[str] = ()) -> None:
         self.settings = settings
         self.link: Path = settings.link
         self.control = ControlClient(settings.control_path)
         self.rfc2217_port: int | None = None
-        command = [sys.executable, "-m", "hil.board", "--with-parent", "--json"]
+        command = [*command_prefix, sys.executable, "-m", "hil.board", "--with-parent", "--json"]
         command += ["--link", str(settings.link.absolute()), "--mac", settings.mac.hex(":")]
         command += ["--heap", str(settings.heap_bytes)]
         for option, value in (
             ("--rfc2217", settings.rfc2217),
             ("--flash", settings.flash),
             ("--radio", settings.radio),
+            ("--lan", settings.lan),
             ("--control", settings.control),
             ("--micropython", settings.micropython),
         ):
             if value is not None:
                 command += [option, str(value.absolute() if isinstance(value, Path) else value)]
+        for name in settings.interfaces:
+            command += ["--interface", name]
         if settings.instant:
             command.append("--instant")
         self.process = subprocess.Popen(

@@ -17,6 +17,12 @@ The model is JSON, given to a board with `--radio FILE` and changed by its contr
 A route leads an address that the board sees to a port on loopback; `line` says that it goes
 over the site's internet line and ends where that is cut. Without `network`, a board can
 associate but gets no address.
+
+A board with interfaces of its own (`--interface wl0`) reaches the network through one of them:
+then `network` has one key, "interface": "wl0", and addresses come from that network itself.
+
+What an access point may do to a board: "full": true (no room for another station),
+"handshake": false (the four-way handshake gets no answer).
 """
 
 from __future__ import annotations
@@ -33,6 +39,7 @@ from hil.board.error import RadioError
 
 OPEN, WPA2, WPA3, ENTERPRISE = "open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"
 UDP, TCP, ICMP = "udp", "tcp", "icmp"
+SENSITIVITY_DBM = -97  # of an ESP32 at 1 Mbit/s: what is weaker is not heard at all
 
 _Built = TypeVar("_Built")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
@@ -144,8 +151,22 @@ class Network:
         return any(r.address == address and self.is_open(r) for r in self.routes)
 
 
-def _network(value: Any, where: str) -> Network | None:
-    return None if value is None else _build(Network, value, where)
+@dataclass(frozen=True)
+class Wire:
+    """The interface that leads to the network behind an access point."""
+
+    interface: str = _checked(_text(1, 15))
+
+
+Behind = Network | Wire
+
+
+def _network(value: Any, where: str) -> Behind | None:
+    if value is None:
+        return None
+    if isinstance(value, Mapping) and "interface" in value:
+        return _build(Wire, value, where)
+    return _build(Network, value, where)
 
 
 @dataclass(frozen=True)
@@ -160,29 +181,39 @@ class AccessPoint:
     key: str = _checked(_text(0, 64), default="")
     up: bool = _checked(_flag, default=True)
     hidden: bool = _checked(_flag, default=False)
-    network: Network | None = _checked(_network, default=None)  # noqa: RUF009 - it is a field()
+    full: bool = _checked(_flag, default=False)
+    handshake: bool = _checked(_flag, default=True)
+    network: Behind | None = _checked(_network, default=None)  # noqa: RUF009 - it is a field()
 
     def __post_init__(self) -> None:
         if self.security in (WPA2, WPA3) and len(self.key) < 8:
             raise RadioError(f"access point {self.ssid}: {self.security} needs a key of 8 to 64")
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether it sends, and loud enough."""
+        return self.up and self.rssi_dbm >= SENSITIVITY_DBM
+
 
 class Radio:
     """The model, as one board's antenna meets it.
 
+    Args:
+        interfaces: the board's own; without any its networks are relays on loopback.
     Raises: RadioError: always with what is wrong where.
     """
 
-    def __init__(self, document: Any = None) -> None:
+    def __init__(self, document: Any = None, interfaces: tuple[str, ...] = ()) -> None:
+        self._interfaces = interfaces
         self._document: dict[str, Any] = {"access_points": []}
         self.access_points: tuple[AccessPoint, ...] = ()
         self.set({"access_points": []} if document is None else document)
 
     @classmethod
-    def load(cls, path: Path) -> Radio:
+    def load(cls, path: Path, interfaces: tuple[str, ...] = ()) -> Radio:
         """Read a model from a file."""
         try:
-            return cls(json.loads(path.read_text(encoding="utf-8")))
+            return cls(json.loads(path.read_text(encoding="utf-8")), interfaces)
         except OSError as error:
             raise RadioError(f"radio model {path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
@@ -206,7 +237,24 @@ class Radio:
         twice = next((bssid for bssid in bssids if bssids.count(bssid) > 1), None)
         if twice:
             raise RadioError(f"access_points: the BSSID {twice} is there twice")
+        for point in built:
+            self._check_reach(point)
         self._document, self.access_points = {"access_points": items}, built
+
+    def _check_reach(self, point: AccessPoint) -> None:
+        """See that the board can reach what is behind an access point."""
+        behind, known = point.network, ", ".join(self._interfaces)
+        if isinstance(behind, Wire) and behind.interface not in self._interfaces:
+            raise RadioError(
+                f"access point {point.ssid}: the board has no interface {behind.interface}; "
+                f"it has: {known or 'none'}",
+                hint=f"start it with --interface {behind.interface}",
+            )
+        if isinstance(behind, Network) and self._interfaces:
+            raise RadioError(
+                f"access point {point.ssid}: a board with interfaces reaches its networks through "
+                f'them: "network": {{"interface": …}}; it has: {known}'
+            )
 
     def change(self, ssid: str, change: Any, bssid: str | None = None) -> int:
         """Change all access points of a name, or one BSSID of it; return how many.
@@ -233,8 +281,8 @@ class Radio:
         return next((point for point in self.access_points if point.bssid == bssid), None)
 
     def in_air(self) -> list[AccessPoint]:
-        """Return the access points that send, strongest first."""
-        return sorted((p for p in self.access_points if p.up), key=lambda p: -p.rssi_dbm)
+        """Return the access points that are heard, strongest first."""
+        return sorted((p for p in self.access_points if p.is_heard), key=lambda p: -p.rssi_dbm)
 
 
 def _merge(old: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 States and codes follow MicroPython's ports/esp32/network_wlan.c: after a failure the driver
 tries again for ever, or as often as config(reconnects=n) says; only then does status() show
-the reason.
+the reason: ESP-IDF's own (200 and more) or the one of IEEE 802.11 that the access point gave.
+Once there was an address the driver says "connected" until the association ends, even when the
+lease is lost meanwhile.
 """
 
 from __future__ import annotations
@@ -10,18 +12,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hil.board import task
-from hil.board.antenna import Antenna
+from hil.board import dhcp, task
+from hil.board.antenna import NO_ADDRESSES, Addresses, Antenna
+from hil.board.interface import checked
 from hil.board.radio import ENTERPRISE, OPEN, WPA2, WPA3, AccessPoint, Network, Radio
 from hil.board.run import Request, RequestError
 
 IDLE, CONNECTING, GOT_IP = 1000, 1001, 1010
-BEACON_TIMEOUT, NO_AP_FOUND, WRONG_PASSWORD, ASSOC_LEAVE = 200, 201, 202, 8
+BEACON_TIMEOUT, NO_AP_FOUND, WRONG_PASSWORD = 200, 201, 202
+TOO_MANY_STATIONS, ASSOC_LEAVE, HANDSHAKE_TIMEOUT = 5, 8, 15  # reasons of IEEE 802.11
 
-_NO_ADDRESS = ("0.0.0.0", "0.0.0.0", "0.0.0.0", "0.0.0.0")  # noqa: S104 - what ifconfig() shows
 _SECURITY = {OPEN: 0, WPA2: 3, ENTERPRISE: 5, WPA3: 6}
 _SETTINGS = {"protocol": 7, "pm": 1, "txpower": 20}
 
@@ -35,12 +38,24 @@ class Delays:
     search_in_vain_s: float = 2.4
     association_s: float = 0.3
     refusal_s: float = 1.0
-    lease_s: float = 0.6
+    handshake_s: float = 4.0  # the four-way handshake, when it gets no answer
+    lease_s: float = 0.6  # from a network that is only a model
     beacon_timeout_s: float = 6.0
+    dhcp: dhcp.Timing = field(default_factory=dhcp.Timing)
 
 
 REAL = Delays()
-INSTANT = Delays(0.01, 0.005, 0.03, 0.005, 0.01, 0.005, 0.05)
+INSTANT = Delays(
+    scan_s=0.01,
+    search_s=0.005,
+    search_in_vain_s=0.03,
+    association_s=0.005,
+    refusal_s=0.01,
+    handshake_s=0.02,
+    lease_s=0.005,
+    beacon_timeout_s=0.05,
+    dhcp=dhcp.Timing(retry_s=0.5, longest_s=4.0, probe_s=0.1, back_off_s=1.0),
+)
 
 
 @dataclass(frozen=True)
@@ -51,13 +66,17 @@ class _Target:
 
 
 class Station:
-    """One board's station interface, with the antenna behind it."""
+    """One board's station interface, with the antenna behind it.
 
-    def __init__(self, radio: Radio, mac: bytes, delays: Delays = REAL) -> None:
+    The antenna is told whenever what comes through changes: the station decides whether there is
+    an association, the antenna carries packets and knows how an address is leased.
+    """
+
+    def __init__(self, radio: Radio, antenna: Antenna, mac: bytes, delays: Delays = REAL) -> None:
         self.radio = radio
         self._mac = mac
         self._delays = delays
-        self._antenna = Antenna()
+        self._antenna = antenna
         self._changed = asyncio.Event()
         self._services: dict[str, Callable[[Request], Any]] = {
             "wlan-active": self._activate,
@@ -67,15 +86,17 @@ class Station:
             "wlan-disconnect": self._disconnect,
             "wlan-status": lambda _: self.status,
             "wlan-rssi": self._rssi,
-            "wlan-address": lambda _: list(self._address or _NO_ADDRESS),
+            "wlan-address": lambda _: list(self.addresses),
             "wlan-dhcp": lambda _: self._static is None,
             "wlan-set-address": self._set_address,
             "wlan-config": self._config,
+            "is-wired": lambda _: self._antenna.is_wired,
             "route": self._route,
             "route-icmp": self._route_icmp,
             "ntp": self._ntp,
         }
         self._task: asyncio.Task[None] | None = None
+        self._lease: asyncio.Task[None] | None = None
         self._forget()
 
     def _forget(self) -> None:
@@ -85,19 +106,26 @@ class Station:
         self._tries = 0
         self._reason = 0
         self._point: str | None = None  # BSSID of the association
-        self._address: tuple[str, str, str, str] | None = None
-        self._static: tuple[str, str, str, str] | None = None
+        self._kicked = 0  # the reason that the access point gave
+        self._has_had_address = False  # under this association
+        self._addresses: Addresses | None = None
+        self._static: Addresses | None = None
         self._settings: dict[str, Any] = {}
 
     @property
     def status(self) -> int:
         """What WLAN.status() returns."""
-        if self._address is not None:
+        if self._has_had_address:
             return GOT_IP
         allowed = self._tries_allowed
         if self._target is not None and (not allowed or self._tries < allowed):
             return CONNECTING
         return self._reason or IDLE
+
+    @property
+    def addresses(self) -> Addresses:
+        """What ifconfig() shows."""
+        return self._addresses or NO_ADDRESSES
 
     def state(self) -> dict[str, Any]:
         """Describe the station for the control socket."""
@@ -105,14 +133,14 @@ class Station:
             "active": self._is_active,
             "status": self.status,
             "bssid": self._point,
-            "address": self._address[0] if self._address else None,
+            "address": self._addresses[0] if self._addresses else None,
             "reason": self._reason,
         }
 
     def off(self) -> None:
         """Lose the power: everything is forgotten, peers learn nothing."""
-        self._stop_joining()
         self._antenna.power_off()
+        self._stop_joining()
         self._forget()
 
     def close(self) -> None:
@@ -125,6 +153,15 @@ class Station:
         self._update_link()
         self._changed.set()
 
+    def kick(self, ssid: str, bssid: str | None, reason: int) -> bool:
+        """Let the access point end the association; tell whether there was one."""
+        point = self._associated()
+        if point is None or point.ssid != ssid or bssid not in (None, point.bssid):
+            return False
+        self._kicked = reason
+        self._changed.set()
+        return True
+
     def serve(self, operation: str, request: Request) -> Any:
         """Answer a shim."""
         if operation not in self._services:
@@ -134,27 +171,36 @@ class Station:
     # The driver
 
     def _associated(self) -> AccessPoint | None:
-        """Return the access point that the station is with, if that one still sends."""
+        """Return the access point that the station is with, if that one is still heard."""
         point = self.radio.find(self._point) if self._point else None
-        return point if point is not None and point.up else None
+        return point if point is not None and point.is_heard else None
 
     def _network(self) -> Network | None:
-        """Return the network that packets reach now."""
+        """Return the modelled network that packets reach now."""
         point = self._associated()
-        return point.network if point is not None and self._address is not None else None
+        behind = point.network if point is not None and self._addresses is not None else None
+        return behind if isinstance(behind, Network) else None
 
     def _update_link(self) -> None:
-        self._antenna.update(self._network(), self._address[0] if self._address else None)
+        point = self._associated()
+        self._antenna.update(point.network if point else None, self._addresses)
 
     async def _join(self, target: _Target) -> None:
         """Try to be connected until told otherwise."""
         while True:
             self._reason = await self._attempt(target)
-            self._point = self._address = None
-            self._update_link()
+            self._leave()
             self._tries += 1
             if self._tries_allowed and self._tries >= self._tries_allowed:
                 return
+
+    def _leave(self) -> None:
+        """Have no association any more."""
+        self._stop_lease()
+        self._point = self._addresses = None
+        self._has_had_address = False
+        self._kicked = 0
+        self._update_link()
 
     async def _attempt(self, target: _Target) -> int:
         """Associate and stay until it ends; return the reason for the end."""
@@ -163,23 +209,28 @@ class Station:
         if point is None:
             await asyncio.sleep(self._delays.search_in_vain_s)
             return NO_AP_FOUND
+        if point.full:
+            await asyncio.sleep(self._delays.refusal_s)
+            return TOO_MANY_STATIONS
+        if point.security != OPEN and not point.handshake:
+            await asyncio.sleep(self._delays.handshake_s)
+            return HANDSHAKE_TIMEOUT
         if point.security != OPEN and point.key != target.key:
             await asyncio.sleep(self._delays.refusal_s)
             return WRONG_PASSWORD
         await asyncio.sleep(self._delays.association_s)
         self._point = point.bssid
-        while True:
+        self._update_link()
+        while not self._kicked:
             self._changed.clear()
-            now = self._associated()
-            if now is None:
+            if self._associated() is None:
                 await self._wait(self._delays.beacon_timeout_s)
                 if self._associated() is None:
                     return BEACON_TIMEOUT
-            elif self._address is None and (self._static or (now.network and now.network.dhcp)):
-                await asyncio.sleep(self._delays.lease_s)
-                self._take_address()
             else:
+                self._seek_addresses()
                 await self._changed.wait()
+        return self._kicked
 
     async def _wait(self, duration_s: float) -> None:
         """Wait for a time, or until an access point that was gone is there again."""
@@ -204,26 +255,34 @@ class Station:
                 return point
         return None
 
-    def _take_address(self) -> None:
+    def _seek_addresses(self) -> None:
+        """Get an address, if that is not under way; as static as it was set to be."""
         point = self._associated()
-        if point is None:
+        if self._addresses is not None or point is None:
             return
-        network = point.network
-        if self._static:
-            self._address = self._static
-        elif network is not None and network.dhcp:
-            self._address = (network.address, network.netmask, network.gateway, network.resolver)
-        if self._address is not None:
-            self._reason = 0
-            self._tries = 0
-            self._update_link()
+        if self._static is not None:
+            self._take(self._static)
+        elif point.network is not None and (self._lease is None or self._lease.done()):
+            self._lease = task.start(self._antenna.lease(point.network, self._take), "lease")
+
+    def _take(self, addresses: Addresses | None) -> None:
+        self._addresses = addresses
+        if addresses is not None:
+            self._has_had_address = True
+            self._reason = self._tries = 0
+        self._update_link()
+
+    def _stop_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.cancel()
+            self._lease = None
 
     def _stop_joining(self) -> None:
         if self._task is not None:
             self._task.cancel()
             self._task = None
-        self._target = self._point = self._address = None
-        self._update_link()
+        self._target = None
+        self._leave()
 
     # What the shims ask for
 
@@ -294,14 +353,14 @@ class Station:
 
     def _set_address(self, request: Request) -> None:
         config = request["config"]
-        if config == "dhcp":
+        if config != "dhcp":
+            self._static = checked(config)
+            self._stop_lease()
+            if self._associated() is not None:
+                self._take(self._static)
+        elif self._static is not None:
             self._static = None
-            return
-        address, netmask, gateway, resolver = (str(part) for part in config)
-        self._static = (address, netmask, gateway, resolver)
-        if self._address is not None:
-            self._address = self._static
-            self._update_link()
+            self._take(None)
         self._changed.set()
 
     def _config(self, request: Request) -> Any:

@@ -7,6 +7,7 @@ long as the driver tries again, which it does for ever unless config(reconnects=
 import time
 
 from . import channel
+from .lan import *
 
 STA_IF, AP_IF = 0, 1
 STAT_IDLE, STAT_CONNECTING, STAT_GOT_IP = 1000, 1001, 1010
@@ -94,7 +95,8 @@ class WLAN:
         if "dhcp4" in config:
             self._call("set-address", config="dhcp")
         if "addr4" in config:
-            self._call("set-address", config=list(config["addr4"]) + [gateway, ""])
+            resolver = self._call("address")[3]
+            self._call("set-address", config=list(config["addr4"]) + [gateway, resolver])
 
     def config(self, param=None, **values):
         if param is not None:
@@ -130,6 +132,6 @@ def phy_mode(mode=None):
 
 def ipconfig(param=None, **config):
     if param == "dns":
-        return channel.call("wlan-address")[3]
+        return channel.call("resolver")
     if param is not None:
         raise ValueError("unknown config param")

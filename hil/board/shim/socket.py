@@ -1,7 +1,8 @@
-"""socket: the real one, but addresses lead where the board's radio model says.
+"""socket: the real one; a name is asked from the resolver that the lease names, as lwIP does.
 
-getaddrinfo asks the board process for the loopback port that stands for an address; a name
-is asked from the resolver that the lease names. Raw ICMP sockets carry real ICMP packets.
+On a board without interfaces of its own addresses lead where the radio model says: getaddrinfo
+asks the board process for the loopback port that stands for an address, and raw ICMP sockets are
+a stand-in, which carries real ICMP packets too.
 """
 
 import errno
@@ -22,6 +23,7 @@ _DNS_TRIES = 4
 _DNS_PORT = 53
 _GET_FILENO = 10
 _origin = {}
+_is_wired = channel.call("is-wired")
 
 
 def getaddrinfo(host, port, af=0, type=0, proto=0, flags=0):
@@ -35,11 +37,14 @@ def socket(af=AF_INET, type=SOCK_STREAM, proto=0):
     if type == SOCK_RAW:
         if proto != IPPROTO_ICMP:
             raise OSError(errno.EPROTONOSUPPORT if hasattr(errno, "EPROTONOSUPPORT") else 93)
-        return _Icmp()
+        if not _is_wired:
+            return _Icmp()
     return _real_socket(af, type, proto)
 
 
 def _endpoint(address, port):
+    if _is_wired:
+        return _real_getaddrinfo(address, port)[0][-1]
     to = channel.call("route", address=address, port=port)
     found = _real_getaddrinfo(to[0], to[1])[0][-1]
     if len(_origin) >= _ORIGINS:
@@ -55,7 +60,7 @@ def _is_address(host):
 
 def _resolve(name):
     """Ask the resolver of the lease, as lwIP does; OSError(-202) when nothing answers."""
-    resolver = channel.call("wlan-address")[3]
+    resolver = channel.call("resolver")
     if resolver == "0.0.0.0":
         raise OSError(-202)
     number = random.getrandbits(16).to_bytes(2, "big")
