@@ -69,9 +69,15 @@ Deadline = Literal[
     "service",
     "throughput",
 ]
-# Presets of firmware/port/lan.py; these pins are the Ethernet's on every ESP32 (RMII).
-Lan = Literal["olimex-esp32-poe", "olimex-esp32-gateway", "wt32-eth01", "esp32-ethernet-kit"]
-LAN_PINS = {19, 21, 22, 25, 26, 27}
+# Presets of firmware/port/lan.py; these pins are the Ethernet's on all of them (RMII, MDC, MDIO).
+Lan = Literal[
+    "esp32-ethernet-kit",
+    "lilygo-t-internet-poe",
+    "olimex-esp32-gateway",
+    "olimex-esp32-poe",
+    "wt32-eth01",
+]
+LAN_PINS = {18, 19, 21, 22, 23, 25, 26, 27}
 Sensor = Literal["scd4x", "sht4x", "bme280"]
 Security = Literal["open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"]
 
