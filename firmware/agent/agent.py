@@ -43,7 +43,8 @@ class Agent:
         self.boot = boot
         self.safe = safe
         self.config = config
-        self.faults = Faults((config.wlan.key,), root + "/fault.txt")
+        keys = [wlan.key for wlan in (config.wlan,) + config.watch]
+        self.faults = Faults(keys, root + "/fault.txt")
         seal = Seal(key)
         self._seal = seal
         self.spool = Spool(Files(root + "/spool"), seal, config.key_id, port)

@@ -325,10 +325,11 @@ class SupervisorTest(unittest.TestCase):
         return served
 
     def test_what_ended_a_boot_is_told_by_the_next_without_secrets(self):
-        furnish(self.root)
+        further = {"ssid": "Gast", "key": "another-key", "security": "wpa2-psk", "bssids": []}
+        furnish(self.root, watch=[further])
 
         async def dies(board):
-            raise RuntimeError("no such key: " + WLAN_KEY)
+            raise RuntimeError("no such key: %s, another-key" % WLAN_KEY)
 
         async def lives(board):
             await board.cycle()
@@ -340,7 +341,7 @@ class SupervisorTest(unittest.TestCase):
         first, second = [wire.unpack(raw) for raw in self.reports(board)]
         told = dict(wire.extensions(first.extensions))[block.ERROR]
         self.assertIn(b"died: RuntimeError", told)
-        self.assertIn(b"no such key: ***", told)
+        self.assertIn(b"no such key: ***, ***", told)
         self.assertNotIn(block.ERROR, dict(wire.extensions(second.extensions)))
         self.assertEqual(os.listdir(self.root).count("fault.txt"), 0)
 
