@@ -47,8 +47,8 @@ bench: setup  ## measure this machine, as JSON
 lock:  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	@./requirements/lock.sh $(UV)
 
-clean:  ## remove .venv/, .tools/, .demo/ and caches
-	rm -rf .venv .tools .demo .ruff_cache .hypothesis build dist *.egg-info
+clean:  ## remove .venv/, .tools/, .demo/, .lab/ and caches
+	rm -rf .venv .tools .demo .lab .ruff_cache .hypothesis build dist *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp stands for one finished step and depends on what the step was made from.

@@ -28,18 +28,7 @@ from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
 from .loan import borrow, give_back
 
 # In the order in which a client meets the layers; each is a module of `agent.probes`.
-PROBES = (
-    "radio",
-    "association",
-    "addressing",
-    "gateway",
-    "resolver",
-    "portal",
-    "internet",
-    "service",
-    "throughput",
-)
-_TOOLS = ("agent.dns", "agent.web", "agent.secure")  # what probes load for themselves
+PROBES = ("radio", "association", "addressing", "gateway", "resolver", "internet")
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
@@ -133,7 +122,7 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         return layer, PROBE_FAILED
     finally:
         module = None  # this frame would hold it
-        give_back("agent.probes." + name, *_TOOLS)
+        give_back("agent.probes." + name)
     evidence.measures.update(result.measures)
     return layer, result.reason
 

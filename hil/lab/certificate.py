@@ -19,7 +19,7 @@ from fleet import file
 
 _BACKDATED = timedelta(days=2)
 _ROOT_VALID = timedelta(days=3650)
-_VALID = timedelta(days=90)  # as the great public authorities give
+VALID = timedelta(days=90)  # as the great public authorities give
 
 
 class Root:
@@ -42,7 +42,7 @@ class Root:
         self.path = self._folder / "root.pem"
         self.path.write_bytes(certificate.public_bytes(Encoding.PEM))
 
-    def server(self, name: str, valid: timedelta = _VALID) -> ssl.SSLContext:
+    def server(self, name: str, valid: timedelta = VALID) -> ssl.SSLContext:
         """Return a TLS server's side for a host name, its certificate valid for so long."""
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._signed(

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 from hil.lab import server
-from hil.lab.certificate import Root
+from hil.lab.certificate import VALID, Root
 from hil.lab.dnsmasq import Dnsmasq
 from hil.lab.loop import Loop
 from hil.lab.namespace import Namespace
@@ -102,10 +103,15 @@ class Internet:
         yield UdpServer(self.loop, self.namespace, (NTP, server.NTP_PORT), server.ntp)
 
     def tls_server(
-        self, where: Namespace, address: str, answer: server.Answer, root: Root | None = None
+        self,
+        where: Namespace,
+        address: str,
+        answer: server.Answer,
+        root: Root | None = None,
+        valid: timedelta = VALID,
     ) -> HttpServer:
         """Start an HTTPS server at one of the internet's addresses, wherever that is just now."""
-        context = (root or self.root).server(name_of(address))
+        context = (root or self.root).server(name_of(address), valid)
         return HttpServer(self.loop, where, address, answer, context=context)
 
     def connect(self, number: int, line: Namespace) -> None:

@@ -34,10 +34,16 @@ class Impairment:
     loss: float = 0.0
 
 
-def packet_socket(namespace: Namespace, interface: str) -> socket.socket:
-    """Return a socket that sees and sends the frames of one interface."""
+def packet_socket(
+    namespace: Namespace, interface: str, *, both_ways: bool = False
+) -> socket.socket:
+    """Return a socket that sees and sends the frames of one interface.
+
+    It sees what comes in; with `both_ways` also what goes out.
+    """
     found = namespace.socket(socket.AF_PACKET, socket.SOCK_RAW)  # deaf until it is bound
-    found.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+    if not both_ways:
+        found.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     found.bind((interface, ETH_P_ALL))
     found.setblocking(False)
     return found

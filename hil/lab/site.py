@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Self
 
 from hil.lab import actor, server
-from hil.lab.certificate import Root
+from hil.lab.certificate import VALID, Root
 from hil.lab.dnsmasq import Dnsmasq
 from hil.lab.internet import (
     PLATFORM,
@@ -62,8 +63,8 @@ class Site:
         self.line = Namespace(f"line {number}")
         self.gateway = Namespace(f"gateway {number}")
         self.stranger = Namespace(f"stranger {number}")
-        self._hosts: list[Namespace] = []
         self._leases = folder / f"dhcp{number}.leases"
+        self._leases.touch()
         router, pool = self.router_address, (self.lan[_POOL[0]], self.lan[_POOL[-1]])
         common = ("interface=lan", "except-interface=lo", "bind-interfaces")
         # RFC 8910: a public WLAN's lease names its portal.
@@ -91,6 +92,7 @@ class Site:
             folder / f"dns{number}.log",
             (*common, f"server={RESOLVER}", "address=/localhost/127.0.0.1"),
         )
+        self._portal = contextlib.ExitStack()
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -148,8 +150,9 @@ class Site:
         for program in (self.dhcp, self.dns):
             stack.callback(program.stop)
             program.start()
+        stack.callback(self.let_through)
         if self.captive:
-            stack.enter_context(self.caught())
+            self.catch()
 
     def _plug(self, host: Namespace, port: str, interface: str, mac: str = "") -> None:
         """Lay a cable from the switch to a host."""
@@ -175,6 +178,14 @@ class Site:
             f"route replace default via 100.64.{n}.1",
             f"route replace ::/0 via 2001:db8:64:{n:x}::1",
         )
+
+    def catch(self) -> None:
+        """Put a portal before the line for good; see `caught`."""
+        self._portal.enter_context(self.caught())
+
+    def let_through(self) -> None:
+        """Take the portal away, if there is one."""
+        self._portal.close()
 
     # What can be done to it; each lasts from entering to leaving
 
@@ -236,18 +247,16 @@ class Site:
         return lambda where, address: HttpServer(self.loop, where, address, answer)
 
     def https(
-        self, answer: server.Answer, root: Root | None = None
+        self, answer: server.Answer, root: Root | None = None, valid: timedelta = VALID
     ) -> Callable[[Namespace, str], HttpServer]:
         """Return what starts an HTTPS server for `taken_over`."""
-        return lambda where, address: self.internet.tls_server(where, address, answer, root)
+        return lambda where, address: self.internet.tls_server(where, address, answer, root, valid)
 
     @contextlib.contextmanager
     def full_pool(self) -> Iterator[None]:
         """Have no address left: those that boards do not hold are leased to others."""
         self.dhcp.stop()
-        before = self._leases.read_text() if self._leases.exists() else ""
-        held = {line.split()[2] for line in before.splitlines() if len(line.split()) == 5}
-        free = [self.lan[at] for at in _POOL if str(self.lan[at]) not in held]
+        before, free = self._leases.read_text(), self.free()
         taken = [
             f"{_LEASE_END_S} 02:00:5e:00:54:{int(address) & 255:02x} {address} * *\n"
             for address in free
@@ -262,8 +271,8 @@ class Site:
             self._leases.write_text("".join(line for line in kept if "02:00:5e:00:54:" not in line))
             self.dhcp.start()
 
-    def leased(self) -> set[IPv4Address]:
-        """Return the addresses that the DHCP server has given away."""
-        text = self._leases.read_text() if self._leases.exists() else ""
-        rows = (line.split() for line in text.splitlines())
-        return {IPv4Address(row[2]) for row in rows if len(row) == 5 and ":" not in row[2]}
+    def free(self) -> list[IPv4Address]:
+        """Return the addresses that the DHCP server can still give."""
+        rows = (line.split() for line in self._leases.read_text().splitlines())
+        held = {row[2] for row in rows if len(row) == 5}
+        return [self.lan[at] for at in _POOL if str(self.lan[at]) not in held]

@@ -1,0 +1,123 @@
+"""Addressing: the router's real dnsmasq stopped or started otherwise, and scapy-built intruders."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+
+from firmware.linkreport.table import (
+    ADDRESS_CONFLICT,
+    ADDRESSING,
+    FOREIGN_DHCP_SERVER,
+    LEASE_REFUSED,
+    LEASE_SLOW,
+    NO_OFFER,
+    POOL_EXHAUSTED,
+)
+from hil.lab.actor import DhcpServer, Squatter
+from hil.lab.fault.definition import Expected, Scene, fault
+
+_REPLY_DELAY_S = 1  # whole seconds are all that dnsmasq knows
+
+
+@fault(
+    "dhcp-no-offer",
+    "the router's DHCP server is stopped",
+    Expected(NO_OFFER),
+    layer=ADDRESSING,
+    part="dhcp",
+)
+def _no_offer(scene: Scene) -> Iterator[None]:
+    scene.site.network.dhcp.stop()
+    yield
+    scene.site.network.dhcp.start()
+
+
+@fault(
+    "dhcp-nak",
+    "the DHCP server offers addresses and then refuses every request",
+    Expected(LEASE_REFUSED),
+    layer=ADDRESSING,
+    part="dhcp",
+)
+def _refused(scene: Scene) -> Iterator[None]:
+    network = scene.site.network
+    network.dhcp.stop()
+    server = DhcpServer(
+        network.loop,
+        network.stranger,
+        address=network.router_address,  # as if the router itself had lost its mind
+        network=network.lan,
+        first=network.lan[150],
+        router=network.router_address,
+        refuses=True,
+    )
+    yield
+    server.close()
+    network.dhcp.start()
+
+
+@fault(
+    "dhcp-pool-exhausted",
+    "all addresses that boards do not hold are leased to others",
+    Expected(POOL_EXHAUSTED),
+    layer=ADDRESSING,
+    part="dhcp",
+)
+def _exhausted(scene: Scene) -> Iterator[None]:
+    with scene.site.network.full_pool():
+        yield
+
+
+@fault(
+    "dhcp-slow",
+    f"the DHCP server takes {_REPLY_DELAY_S} s for an offer",
+    Expected(LEASE_SLOW),
+    layer=ADDRESSING,
+    part="dhcp",
+)
+def _slow(scene: Scene) -> Iterator[None]:
+    dhcp = scene.site.network.dhcp
+    dhcp.restart(f"dhcp-reply-delay={_REPLY_DELAY_S}")
+    yield
+    dhcp.restart()
+
+
+@fault(
+    "dhcp-rogue",
+    "a second DHCP server gives leases with another gateway",
+    Expected(FOREIGN_DHCP_SERVER),
+    layer=ADDRESSING,
+    part="stranger",
+)
+def _rogue(scene: Scene) -> Iterator[None]:
+    network = scene.site.network
+    server = DhcpServer(
+        network.loop,
+        network.stranger,
+        address=network.rogue_address,
+        network=network.lan,
+        first=network.lan[200],
+        router=network.rogue_address,
+    )
+    yield
+    server.close()
+
+
+@fault(
+    "duplicate-address",
+    "a host with fixed addresses sits on those that the DHCP server gives next",
+    Expected(ADDRESS_CONFLICT),
+    layer=ADDRESSING,
+    part="stranger",
+)
+def _duplicate(scene: Scene) -> Iterator[None]:
+    network = scene.site.network
+    free = network.free()
+
+    def squats(address: IPv4Address) -> bool:
+        return address in free
+
+    with contextlib.closing(Squatter(network.loop, network.stranger, squats)):
+        yield
