@@ -69,6 +69,15 @@ Deadline = Literal[
     "service",
     "throughput",
 ]
+# Presets of firmware/port/lan.py; these pins are the Ethernet's on all of them (RMII, MDC, MDIO).
+Lan = Literal[
+    "esp32-ethernet-kit",
+    "lilygo-t-internet-poe",
+    "olimex-esp32-gateway",
+    "olimex-esp32-poe",
+    "wt32-eth01",
+]
+LAN_PINS = {18, 19, 21, 22, 23, 25, 26, 27}
 Sensor = Literal["scd4x", "sht4x", "bme280"]
 Security = Literal["open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"]
 
@@ -248,7 +257,7 @@ class Hardware(Table):
     `led` is a pin, `light` that of a ring of WS2812, or the pins of a green, yellow and red lamp.
     """
 
-    lan: Id | None = None
+    lan: Lan | None = None
     sensors: Annotated[list[Sensor], Field(max_length=3)] = Field(default_factory=list)
     i2c: I2c | None = None
     light: Pin | Lamps | None = None
@@ -528,6 +537,9 @@ def _unfit_hardware(file: _InventoryFile) -> list[str]:
         pins += hardware.light if isinstance(hardware.light, list) else [hardware.light]
         pins += [hardware.i2c.sda, hardware.i2c.scl] if hardware.i2c else []
         used = Counter(pin for pin in pins if pin is not None)
+        if hardware.lan is not None:
+            taken = sorted(LAN_PINS & set(used))
+            faults += [f"{place}: pin {pin} is the Ethernet's" for pin in taken]
         faults += [f"{place}: pin {pin} is used twice" for pin, count in used.items() if count > 1]
     return faults
 

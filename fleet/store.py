@@ -60,7 +60,7 @@ _MEASURED = {
     "spool_reports": ("USMALLINT", wire.NO_U16),
     "error_count": ("USMALLINT", wire.NO_U16),
 }
-_COLUMNS = {
+COLUMNS = {
     "device": "VARCHAR",
     "gateway": "VARCHAR",
     "received_s": "UINTEGER",
@@ -80,7 +80,7 @@ _COLUMNS = {
     **{name: kind for name, (kind, _) in _MEASURED.items()},
     "raw": "BLOB",
 }
-_DEFINITION = ", ".join(f"{name} {kind}" for name, kind in _COLUMNS.items())
+_DEFINITION = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 _CORE = slice(2, 14)  # of a wire.Report: key_id to confidence_percent
 _REST = slice(15, -1)  # rssi_dbm to error_count
 

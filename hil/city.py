@@ -53,6 +53,7 @@ BROKER_ADDRESS = "10.200.0.2"
 BROKER_PORT = 8883
 TARGET_ADDRESS = "203.0.113.80"
 TARGET_NAME = "probe.netzpuls.example"
+_NAMES = (TARGET_NAME, "pool.ntp.org")
 
 _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schule")
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
@@ -224,7 +225,7 @@ class VirtualCity:
         internet = stack.enter_context(Internet())
         for number, site in enumerate(dict.fromkeys(place.site for place in self.places), 1):
             self._routers[site] = stack.enter_context(
-                Router(f"10.{number}.0.1", {TARGET_NAME: TARGET_ADDRESS})
+                Router(f"10.{number}.0.1", dict.fromkeys(_NAMES, TARGET_ADDRESS))
             )
         broker_port = _free_port()
         key = secrets.token_urlsafe(12)
@@ -341,6 +342,7 @@ class VirtualCity:
                             _route("udp", router.address, 53, router.resolver_port),
                             _route("tcp", BROKER_ADDRESS, BROKER_PORT, broker_port),
                             _route("tcp", TARGET_ADDRESS, 80, internet.port) | {"line": True},
+                            _route("udp", TARGET_ADDRESS, 123, internet.ntp_port) | {"line": True},
                         ],
                     },
                 }

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _MAX_DATAGRAM_BYTES = 2048
+_NTP_EPOCH_S = 2208988800  # from 1900 to 1970
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
@@ -78,7 +80,7 @@ class _Datagrams:
 
 
 class Internet:
-    """The part of the internet that boards look at: one web server."""
+    """The part of the internet that boards look at: a web server and an NTP server."""
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer((LOOPBACK, 0), _NoContent)
@@ -88,9 +90,12 @@ class Internet:
             target=self._server.serve_forever, args=(0.1,), name="internet", daemon=True
         )
         self._thread.start()
+        self._ntp = _Datagrams("ntp", _tell_time)
+        self.ntp_port = self._ntp.port
 
     def close(self) -> None:
         """Stop serving."""
+        self._ntp.close()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)
@@ -100,6 +105,14 @@ class Internet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _tell_time(question: bytes) -> bytes | None:
+    """Answer as an NTP server of stratum 2 does: the time, and the question's mark (RFC 5905)."""
+    if len(question) < 48 or question[0] & 7 != 3:
+        return None
+    now = int((time.time() + _NTP_EPOCH_S) * (1 << 32)).to_bytes(8, "big")
+    return b"\x24\x02\x00\xec" + bytes(12) + now + question[40:48] + now + now
 
 
 @dataclass

@@ -43,12 +43,14 @@ class Agent:
         self.boot = boot
         self.safe = safe
         self.config = config
-        self.faults = Faults((config.wlan.key,), root + "/fault.txt")
+        keys = [wlan.key for wlan in (config.wlan,) + config.watch]
+        self.faults = Faults(keys, root + "/fault.txt")
         seal = Seal(key)
         self._seal = seal
         self.spool = Spool(Files(root + "/spool"), seal, config.key_id, port)
         self.clock = Clock(port, not_before_s(certificate), self.spool.last_time_s)
         self.link = Link(port)
+        self.link.identity = root + "/identity"
         self.uplink = Uplink(
             port,
             config,
@@ -56,7 +58,7 @@ class Agent:
             spool=self.spool,
             seal=seal,
             faults=self.faults,
-            identity=root + "/identity",
+            identity=self.link.identity,
             heard=self.clock.hear_ack,
         )
         self._told_version = False
@@ -126,6 +128,7 @@ class Agent:
     async def cycle(self):
         """Measure once and put the report into the spool."""
         link = self.link
+        link.waiting = self.spool.waiting
         link.quiet.clear()
         link.day = self.clock.now()[0] // 86400
         try:
@@ -136,7 +139,7 @@ class Agent:
         if self.safe and evidence.reasons[DEVICE - 1] == OK:
             evidence.reasons[DEVICE - 1] = SAFE_MODE
         if evidence.online():
-            self.clock.ask_ntp()
+            await self.clock.ask_ntp(self.config.ntp, evidence.resolver)
         if self.config.sensors and not self.safe:
             await self._sense(evidence.measures)
         seq, verdict = self._keep(evidence)

@@ -8,6 +8,8 @@ for sure, and reports say time 0 and quality `none`.
 from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE, CLOCK_NTP
 from micropython import const
 
+from .loan import borrow, give_back
+
 _POWER_LOST = (0, 1)  # unknown, power-on: the counter of seconds started anew
 _RENEW_MS = const(6 * 3600 * 1000)
 _RETRY_MS = const(10 * 60 * 1000)
@@ -40,17 +42,17 @@ class Clock:
             return 0, CLOCK_NONE
         return min(self._port.time_s(), _LATEST_S), self.quality
 
-    def ask_ntp(self):
-        """Ask NTP if that is due; blocks for a second or two, so ask only when online."""
+    async def ask_ntp(self, host, resolver):
+        """Ask NTP if that is due: takes some seconds, so ask only when online."""
         now_ms = self._port.uptime_ms()
-        if now_ms < self._ntp_due_ms:
+        if not host or now_ms < self._ntp_due_ms:
             return
         self._ntp_due_ms = now_ms + _RETRY_MS
         try:
-            time_s = self._port.ntp_time_s()
-        except (OSError, OverflowError, ValueError, IndexError):
-            return  # no answer, or no sensible one; the next try is due later
-        if self._floor_s <= time_s <= _LATEST_S:
+            time_s = await borrow("agent.ntp").ask(self._port, host, resolver)
+        finally:
+            give_back("agent.ntp", "agent.dns")
+        if time_s is not None and self._floor_s <= time_s <= _LATEST_S:
             self._set(time_s, CLOCK_NTP)
             self._ntp_due_ms = now_ms + _RENEW_MS
 
@@ -70,21 +72,45 @@ class Clock:
 
 
 def not_before_s(certificate):
-    """Return from when on a certificate (DER) is valid, in Unix seconds; 0 if it does not say.
+    """Return from when on a certificate (DER) is valid, in Unix seconds; 0 if it does not say."""
+    at = _validity(certificate)
+    return _time_s(certificate, at) if at else 0
 
-    Source: RFC 5280 4.1.2.5: UTCTime, "YYMMDDHHMMSSZ".
+
+def not_after_s(certificate):
+    """Return until when a certificate (DER) is valid, in Unix seconds; 0 if it does not say."""
+    at = _validity(certificate)
+    return _time_s(certificate, at + 15) if at else 0
+
+
+def _validity(certificate):
+    """Return where the two times of validity begin, 0 if there are none.
+
+    Source: RFC 5280 4.1.2.5: UTCTime "YYMMDDHHMMSSZ", from 2050 on with a year of four digits.
     """
-    for at in range(len(certificate) - 16):
-        text = certificate[at + 2 : at + 14]
+    for at in range(1, len(certificate) - 28):
         if (
             certificate[at : at + 2] == b"\x17\x0d"
-            and certificate[at + 14 : at + 15] == b"Z"
-            and certificate[at + 15] in (0x17, 0x18)
-            and all(48 <= digit <= 57 for digit in text)
+            and certificate[at + 14] == 0x5A
+            and certificate[at + 15 : at + 17] in (b"\x17\x0d", b"\x18\x0f")
+            and _time_s(certificate, at)
+            and _time_s(certificate, at + 15)
         ):
-            year, month, day, hour, minute, second = (int(text[i : i + 2]) for i in range(0, 12, 2))
-            return unix_s(2000 + year, month, day) + hour * 3600 + minute * 60 + second
+            return at
     return 0
+
+
+def _time_s(certificate, at):
+    """Return the Unix seconds of a time in a certificate, 0 if it is none."""
+    size = certificate[at + 1]
+    text = certificate[at + 2 : at + size + 1]
+    if len(text) != size - 1 or not all(48 <= digit <= 57 for digit in text):
+        return 0
+    year = int(text[: size - 11]) + (2000 if size == 13 else 0)
+    month, day, hour, minute, second = (int(text[i : i + 2]) for i in range(size - 11, size - 1, 2))
+    if year < 2000 or not 1 <= month <= 12:
+        return 0
+    return unix_s(year, month, day) + hour * 3600 + minute * 60 + second
 
 
 def unix_s(year, month, day):

@@ -28,7 +28,18 @@ from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
 from .loan import borrow, give_back
 
 # In the order in which a client meets the layers; each is a module of `agent.probes`.
-PROBES = ("radio", "association", "addressing", "gateway", "resolver", "internet")
+PROBES = (
+    "radio",
+    "association",
+    "addressing",
+    "gateway",
+    "resolver",
+    "portal",
+    "internet",
+    "service",
+    "throughput",
+)
+_TOOLS = ("agent.dns", "agent.web", "agent.secure")  # what probes load for themselves
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
@@ -122,7 +133,7 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         return layer, PROBE_FAILED
     finally:
         module = None  # this frame would hold it
-        give_back("agent.probes." + name)
+        give_back("agent.probes." + name, *_TOOLS)
     evidence.measures.update(result.measures)
     return layer, result.reason
 

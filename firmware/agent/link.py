@@ -34,6 +34,9 @@ class Link:
         heard: the BSSIDs of the configuration that are in reach.
         others: {ssid: (access point or None, air)} of the networks not measured now.
         day: days since 1970, 0 as long as the clock is not right.
+        identity: the folder of what probes may trust.
+        waiting: reports that are to be sent.
+        cycles_to_download: until throughput is measured next, None before the first time.
     """
 
     def __init__(self, port):
@@ -53,6 +56,9 @@ class Link:
         self.day = 0
         self.online = False
         self.networks = None
+        self.identity = "/identity"
+        self.waiting = 0
+        self.cycles_to_download = None
         self.quiet = asyncio.Event()
         self.quiet.set()
 

@@ -6,7 +6,6 @@
     uptime_ms()                  since the start; never goes back, never wraps
     ticks_us(), ticks_us_since(start)
     time_s(), set_time_s(unix_s) the clock, in Unix seconds
-    ntp_time_s()                 ask an NTP server; OSError if none answers
     board_id()                   this board's id; None if the port has no chip to know it from
     boot(), reset_cause()        count of boots; cause as `machine.reset_cause()` numbers it
     recall(name), remember(name, number)

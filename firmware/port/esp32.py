@@ -10,7 +10,6 @@ import time
 import esp32
 import machine
 import network
-import ntptime
 
 from . import (
     ASSOCIATED,
@@ -80,13 +79,6 @@ class Esp32Port:
         """Set the clock."""
         year, month, day, hour, minute, second, weekday = time.gmtime(unix_s - _EPOCH_S)[:7]
         machine.RTC().datetime((year, month, day, weekday, hour, minute, second, 0))
-
-    def ntp_time_s(self):
-        """Ask the NTP server; blocks for about a second at most once its name is known.
-
-        Raises: OSError: no answer.
-        """
-        return int(ntptime.time()) + _EPOCH_S
 
     def board_id(self):
         """Return the id that this chip's board has."""

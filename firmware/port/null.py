@@ -36,7 +36,6 @@ class NullPort:
         bus: the I2C bus, None without one.
         lights, leds: what they were told, in order.
         offset_s: what this clock is off the machine's.
-        ntp_s: answer of the NTP server, None for none.
         cause: why the board started.
         chip: the board's id as the chip knows it.
         memory: the small numbers that outlive a power cut.
@@ -61,7 +60,6 @@ class NullPort:
         self.lights = []
         self.leds = []
         self.offset_s = 0
-        self.ntp_s = None
         self.cause = 1
         self.chip = None
         self.memory = {}
@@ -95,16 +93,6 @@ class NullPort:
         """Set the clock."""
         self.calls.append("set_time_s")
         self.offset_s = unix_s - int(time.time())
-
-    def ntp_time_s(self):
-        """Return what the test says.
-
-        Raises: OSError: no answer.
-        """
-        self.calls.append("ntp_time_s")
-        if self.ntp_s is None:
-            raise OSError(errno.ETIMEDOUT, "no answer")
-        return self.ntp_s
 
     def board_id(self):
         """Return what the test says."""

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import json
 
-from agent.clock import not_before_s
+from agent import dns, ntp, web
+from agent.clock import not_after_s, not_before_s
 from agent.config import ConfigError, parse
 from agent.mqtt import MAX_PACKET_BYTES, MqttError, parse_publish, read_packet
-from agent.probes import gateway, internet, resolver
+from agent.probes import gateway
 from agent.spool import Spool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from place import REPORT_KEY, configuration
 from test_spool import FakeFiles, Store, drained, make
 
 SEAL = Seal(REPORT_KEY)
-QUESTION = resolver.query(0xABCD, "probe.example.org")
+QUESTION = dns.query(0xABCD, "probe.example.org")
 HEADER = QUESTION[:2] + b"\x81\x80\x00\x01\x00\x03\x00\x00\x00\x00" + QUESTION[12:]
 ACK = ack.pack(1, 5, 1790000000, SEAL)
 JSON = st.recursive(
@@ -31,8 +32,8 @@ many = settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=600), st.booleans())
 @many
 def test_dns_answers(raw: bytes, headed: bool) -> None:
-    with contextlib.suppress(resolver.NotAnAnswerError):
-        rcode, addresses = resolver.parse(HEADER + raw if headed else raw, QUESTION)
+    with contextlib.suppress(dns.NotAnAnswerError):
+        rcode, addresses = dns.parse(HEADER + raw if headed else raw, QUESTION)
         assert 0 <= rcode <= 15
         assert all(address.count(".") == 3 for address in addresses)
 
@@ -40,17 +41,17 @@ def test_dns_answers(raw: bytes, headed: bool) -> None:
 @given(st.binary(max_size=100))
 @many
 def test_http_status_lines(raw: bytes) -> None:
-    code = internet.status(raw)
+    code = web.status(raw)
     assert code is None or 100 <= code <= 999
-    headed = internet.status(b"HTTP/1.1 " + raw)
+    headed = web.status(b"HTTP/1.1 " + raw)
     assert headed is None or 100 <= headed <= 999
 
 
 @given(st.binary(max_size=100))
 @many
 def test_echo_replies(raw: bytes) -> None:
-    assert not gateway.answers(raw, 0x1234, 1)
-    assert not gateway.answers(b"\x45" + raw, 0x1234, 1)
+    assert gateway.answered(raw, 0x1234) == 0
+    assert gateway.answered(b"\x45" + raw, 0x1234) == 0
 
 
 class Stream:
@@ -126,6 +127,16 @@ def test_configurations_with_one_odd_value_below(
 @many
 def test_certificates(raw: bytes) -> None:
     assert not_before_s(raw) >= 0
+    assert not_after_s(raw) >= 0
+    assert not_after_s(b"\x17\x0d261122061500Z" + raw) >= 0
+
+
+@given(st.binary(max_size=100))
+@many
+def test_ntp_answers(raw: bytes) -> None:
+    assert ntp.parse(raw, b"12345678", 0) is None
+    told = ntp.parse(b"\x24\x02" + bytes(22) + b"12345678" + raw, b"12345678", 0)
+    assert told is None or -62e6 < told < 4.3e9
 
 
 @given(st.integers(0, 12), st.data())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
+import firmware
 from fleet import inventory
 from fleet.errors import ConfigurationError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = """
 version = 1
@@ -142,6 +142,12 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ("[wlan.school]", "[wlan.school]\nbssids = ['02-00']", "wlan.school.bssids.0"),
         ("[wlan.school]", "[hardware.none]\n[wlan.school]", "hardware.none: this id means"),
         ("[wlan.school]", "[hardware.x]\nsensors = ['scd4x']\n[wlan.school]", "x.i2c is missing"),
+        ("[wlan.school]", "[hardware.x]\nlan = 'olimex'\n[wlan.school]", "hardware.x.lan"),
+        (
+            "[wlan.school]",
+            "[hardware.x]\nlan = 'wt32-eth01'\nled = 21\n[wlan.school]",
+            "hardware.x: pin 21 is the Ethernet's",
+        ),
         ("[wlan.school]", "[hardware.x]\nlight = 2\nled = 2\n[wlan.school]", "pin 2 is used twice"),
         (
             "[wlan.school]",
@@ -183,6 +189,16 @@ def test_a_fault_in_the_registry(tmp_path: Path, old: str, new: str, said: str) 
     with pytest.raises(ConfigurationError) as caught:
         inventory.load(_city(tmp_path, GOOD, BOARD.replace(old, new)))
     assert said in caught.value.message
+
+
+def test_the_ethernet_presets_are_those_of_the_board() -> None:
+    source = Path(firmware.__file__).parent / "port" / "lan.py"  # imports what only a board has
+    (boards,) = [
+        ast.literal_eval(node.value)
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_BOARDS"
+    ]
+    assert set(get_args(inventory.Lan)) == set(boards)
 
 
 def test_no_inventory_no_utf8(tmp_path: Path) -> None:

@@ -287,6 +287,7 @@ def test_tables_say_what_json_says(town: Town, capsys: pytest.CaptureFixture[str
     assert [each["kind"] for each in found] == ["line", "board", "board"]
     assert {each["length_s"] for each in found} == {600}
     assert {each["end_by"] for each in found} == {"recovered"}
+    assert {each["evidence"]["layers"]["internet"] for each in found} == {"connect-timeout"}
 
 
 def test_a_terminal_without_utf8_gets_what_it_can_show(town: Town) -> None:

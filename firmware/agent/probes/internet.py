@@ -1,87 +1,118 @@
-"""Internet: does a known web server beyond the line answer 204?"""
+"""Internet: does a known web server beyond the line answer 204, and do others prove who they are?
 
-import errno
+Up to two further `targets` ([{"host", "address", "port"}]) are asked for a TLS handshake, their
+certificate verified against what the city trusts (see `agent.secure`). If some answer and some
+do not, the line is fine and some target is not: ONE_TARGET_FAILED. If the 204 comes but no target
+answers as it should, the first one's failure is told: TLS_INTERCEPTED only if TLS speaks on each
+of them, but with certificates that nobody trusted has signed. Certificates that are wrong by
+their dates alone are a target's own fault, not an interception.
+"""
 
+import struct
+
+from linkreport.block import PORTAL as PORTAL_BLOCK
+from linkreport.block import TARGET, TARGET_FORMAT
 from linkreport.table import (
     ADDRESSING,
-    CONNECT_REFUSED,
-    CONNECT_TIMEOUT,
-    HTTP_SILENT,
+    BEHIND_PORTAL,
     HTTP_UNEXPECTED,
     INTERNET,
     INTERNET_SLOW,
-    NETWORK_UNREACHABLE,
     OK,
+    ONE_TARGET_FAILED,
+    SERVICE_CERTIFICATE_INVALID,
+    TLS_INTERCEPTED,
+    UNTESTED,
 )
 from micropython import const
 
-from ..connection import connect, receive
+from ..web import is_portal, visit
 from . import Result
 
 LAYER = INTERNET
 NEEDS = ADDRESSING
 
 _EXPECTED = const(204)
-_MAX_LINE_BYTES = const(256)
-_REASONS = {
-    errno.ETIMEDOUT: CONNECT_TIMEOUT,
-    errno.ECONNREFUSED: CONNECT_REFUSED,
-}
+_NOTHING = const(0xFFFF)
+_NO_DAYS = const(-32768)
+_UNTRUSTED = (TLS_INTERCEPTED, SERVICE_CERTIFICATE_INVALID)
 
 
-async def probe(port, config, evidence):  # noqa: ARG001 - all probes are called alike
-    """Connect, ask, read the status line."""
-    target = config.internet
-    half_ms = config.deadline_ms["internet"] // 2
-    start_ms = port.uptime_ms()
-    try:
-        sock = await connect(port, target.address, target.port, half_ms)
-    except OSError as error:
-        return Result(_REASONS.get(error.errno or 0, NETWORK_UNREACHABLE), {})
-    connected_ms = port.uptime_ms()
-    measures = {"internet_connect_ms": connected_ms - start_ms}
-    try:
-        sock.send(request(target.host, target.path))
-        line = await _first_line(port, sock, connected_ms + half_ms)
-    except OSError:
-        line = b""
-    finally:
-        sock.close()
-    if not line:
-        return Result(HTTP_SILENT, measures)
+async def probe(port, config, evidence):
+    """Ask for the 204, unless the portal probe just did; then for the handshakes."""
+    until_ms = port.uptime_ms() + config.deadline_ms["internet"]
+    known = evidence.measures
+    measures = {}  # type: dict
+    reason = OK
+    if known.get("http_status") is None:
+        web = config.internet
+        end_ms = _share(port, until_ms, 1 + len(config.targets))
+        seen = await visit(port, web, web.address, end_ms, path=web.path)
+        measures["internet_connect_ms"] = seen.connect_ms
+        measures["internet_http_ms"] = seen.http_ms
+        measures["http_status"] = seen.status
+        reason, known = seen.reason, measures
+    status = known.get("http_status")
+    if status is not None and status != _EXPECTED:
+        reason = HTTP_UNEXPECTED
+    said = evidence.measures.get(PORTAL_BLOCK)
+    if evidence.wlan.portal and (is_portal(status) or (said and said[4] == 1)):
+        return Result(BEHIND_PORTAL, measures)
+    if config.targets:
+        reasons, measures[TARGET] = await _targets(port, config, evidence, until_ms)
+        reason = together(reason, reasons)
+    if reason == OK:
+        took_ms = known["internet_connect_ms"] + known["internet_http_ms"]
+        if took_ms > config.thresholds.internet_ms:
+            reason = INTERNET_SLOW
+    return Result(reason, measures)
+
+
+def together(web, targets):
+    """Return one reason for that of the web server and those of the targets.
+
+    An UNTESTED target says nothing.
+    """
+    targets = [reason for reason in targets if reason != UNTESTED]
+    failed = [reason for reason in targets if reason != OK]
+    if not failed and (web == OK or not targets):
+        return web
+    if web != OK:
+        return web if len(failed) == len(targets) else ONE_TARGET_FAILED
+    if len(failed) < len(targets):
+        return ONE_TARGET_FAILED
+    if all(reason == TLS_INTERCEPTED for reason in failed):
+        return TLS_INTERCEPTED
+    failed = [reason for reason in failed if reason not in _UNTRUSTED]
+    return failed[0] if failed and len(targets) > 1 else ONE_TARGET_FAILED
+
+
+def _share(port, until_ms, parts):
     now_ms = port.uptime_ms()
-    measures["internet_http_ms"] = now_ms - connected_ms
-    code = status(line)
-    if code is not None:
-        measures["http_status"] = code
-    if code != _EXPECTED:
-        return Result(HTTP_UNEXPECTED, measures)
-    slow = now_ms - start_ms > config.thresholds.internet_ms
-    return Result(INTERNET_SLOW if slow else OK, measures)
+    return now_ms + (until_ms - now_ms) // parts
 
 
-async def _first_line(port, sock, until_ms):
-    """Return the first line that comes, as far as it fits; b"" if none came in time."""
-    line = b""
-    while b"\n" not in line and len(line) < _MAX_LINE_BYTES:
-        more = await receive(port, sock, _MAX_LINE_BYTES - len(line), until_ms)
-        if not more:
-            return line if port.uptime_ms() < until_ms else b""
-        line += more
-    return line
+async def _targets(port, config, evidence, until_ms):
+    """Return a reason for each target, and the block about them."""
+    from ..secure import trust
+
+    reasons, block = [], b""
+    context = trust(evidence.link.identity)
+    if context is None:
+        return reasons, block
+    for number, target in enumerate(config.targets):
+        end_ms = _share(port, until_ms, len(config.targets) - number)
+        seen = await visit(port, target, target.address, end_ms, context=context, path=None)
+        reasons.append(seen.reason)
+        block += struct.pack(
+            TARGET_FORMAT,
+            seen.reason,
+            _fit(seen.connect_ms),
+            _fit(seen.tls_ms),
+            _NO_DAYS if seen.days is None else max(-32767, min(32767, seen.days)),
+        )
+    return reasons, block
 
 
-def request(host, path):
-    """Return the bytes that ask for a path."""
-    text = "GET %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: netzpuls\r\nConnection: close\r\n\r\n"
-    return (text % (path, host)).encode()
-
-
-def status(line):
-    """Return the status code of an HTTP status line, None if it is none."""
-    code = line[9:12]
-    if line[:7] != b"HTTP/1." or line[8:9] != b" " or line[12:13] not in (b" ", b"\r", b"\n", b""):
-        return None
-    if len(code) != 3 or not all(48 <= digit <= 57 for digit in code) or code[0] < 49:
-        return None
-    return int(code)
+def _fit(value):
+    return _NOTHING if value is None else min(value, _NOTHING - 1)

@@ -3,7 +3,7 @@
 It measures every 5 s by itself and calibrates itself (factory setting, which we leave): the
 lowest value of a week must have been fresh air. It assumes sea level unless told the pressure.
 
-Source: Sensirion, data sheet SCD4x, 3.4 to 3.10.
+Source: Sensirion, data sheet SCD4x, the commands named here.
 """
 
 import struct

@@ -1,6 +1,6 @@
 """Sensirion SHT4x: temperature and humidity.
 
-Source: Sensirion, data sheet SHT4x, 4.5 and 4.6.
+Source: Sensirion, data sheet SHT4x, command overview and conversion of signal output.
 """
 
 from micropython import const

@@ -1,7 +1,7 @@
 import unittest
 
-from agent.clock import Clock, not_before_s, unix_s
-from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE, CLOCK_NTP
+from agent.clock import Clock, not_after_s, not_before_s, unix_s
+from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE
 from port.null import NullPort
 
 FLOOR_S = 1780000000
@@ -52,35 +52,6 @@ class ClockTest(unittest.TestCase):
         port.cause = 5
         self.assertEqual(Clock(port, FLOOR_S).now(), (0, CLOCK_NONE))
 
-    def test_ntp_sets_the_clock_and_is_not_asked_again_soon(self):
-        port = port_at(0)
-        port.ntp_s = NOW_S
-        clock = Clock(port, FLOOR_S)
-        clock.ask_ntp()
-        self.near(clock.now()[0], NOW_S)
-        self.assertEqual(clock.now()[1], CLOCK_NTP)
-        clock.ask_ntp()
-        self.assertEqual(port.calls.count("ntp_time_s"), 1)
-        self.assertEqual(port.recall("clock_set"), 1)
-
-    def test_silent_or_absurd_ntp_changes_nothing(self):
-        for answer in (None, 946684800, FLOOR_S - 1, 1 << 33):
-            port = port_at(0)
-            port.ntp_s = answer
-            clock = Clock(port, FLOOR_S)
-            clock.ask_ntp()
-            self.assertEqual(clock.now(), (0, CLOCK_NONE))
-
-    def test_a_broken_ntp_answer_is_no_answer(self):
-        def broken():
-            raise ValueError("buffer too small")
-
-        port = port_at(0)
-        port.ntp_time_s = broken
-        clock = Clock(port, FLOOR_S)
-        clock.ask_ntp()
-        self.assertEqual(clock.now(), (0, CLOCK_NONE))
-
     def test_an_acknowledgement_gives_time_to_a_board_without_ntp(self):
         port = port_at(0)
         clock = Clock(port, FLOOR_S)
@@ -89,15 +60,6 @@ class ClockTest(unittest.TestCase):
         self.assertEqual(clock.now()[1], CLOCK_ACK)
         clock.hear_ack(NOW_S + 100)
         self.near(clock.now()[0], NOW_S + 100)
-
-    def test_an_acknowledgement_never_moves_a_clock_set_by_ntp(self):
-        port = port_at(0)
-        port.ntp_s = NOW_S
-        clock = Clock(port, FLOOR_S)
-        clock.ask_ntp()
-        for time_s in (0, FLOOR_S, NOW_S - 100, NOW_S + 100, 0xFFFFFFFF):
-            clock.hear_ack(time_s)
-            self.near(clock.now()[0], NOW_S)
 
     def test_an_acknowledgement_from_before_the_floor_is_wrong(self):
         port = port_at(0)
@@ -133,6 +95,18 @@ class CalendarTest(unittest.TestCase):
         decoy = b"\x17\x0d" + bytes(30)
         self.assertEqual(not_before_s(b"\x30\x82" + decoy + validity), 1795305600 + 6 * 3600 + 900)
 
+    def test_finds_the_end_of_a_certificate(self):
+        begin = b"\x30\x82" + bytes(20) + b"\x30\x1e\x17\x0d261122061500Z"
+        tail = b"\x30\x00" + bytes(20)
+        for end, date in (
+            (b"\x17\x0d261124000000Z", (2026, 11, 24)),
+            (b"\x17\x0d491231000000Z", (2049, 12, 31)),
+            (b"\x18\x0f20501231000000Z", (2050, 12, 31)),
+        ):
+            self.assertEqual(not_after_s(begin + end + tail), unix_s(*date))
+        self.assertTrue(not_after_s(begin + b"\x18\x0f99991231235959Z" + tail) > 1 << 37)
+
     def test_says_nothing_of_what_is_no_certificate(self):
         for raw in (b"", b"\x17", b"\x17\x0d" * 40, bytes(200)):
             self.assertEqual(not_before_s(raw), 0)
+            self.assertEqual(not_after_s(raw), 0)

@@ -1,13 +1,15 @@
 import asyncio
+import errno
 import json
 import struct
 import unittest
 
 import port as ports
+from agent import dns, web
 from agent.config import parse
 from agent.cycle import Evidence
 from agent.link import Link
-from agent.probes import addressing, association, gateway, internet, radio, resolver
+from agent.probes import addressing, association, gateway, radio
 from linkreport import block
 from linkreport.table import (
     ACCESS_POINT_FULL,
@@ -34,7 +36,7 @@ from linkreport.table import (
     WRONG_KEY,
 )
 from place import WLAN_KEY, configuration
-from port.null import NullPort
+from port.null import NullEcho, NullPort
 
 OWN = b"\x02\x00\x00\x00\x00\x01"
 FAR = b"\x02\x00\x00\x00\x00\x02"
@@ -487,19 +489,80 @@ class GatewayTest(ProbeTest):
         result = self.ping()
         self.assertEqual(result, (GATEWAY_SILENT, {"gateway_loss_percent": 100}))
 
+    def test_silent_at_a_gateway_that_cannot_be_reached(self):
+        class Unreachable(NullEcho):
+            def sendto(self, packet, target):
+                raise OSError(errno.EHOSTUNREACH, "no route")
+
+            def recv(self, size):
+                raise OSError(errno.EHOSTUNREACH, "no route")
+
+        self.port.socket.socket = lambda *_: Unreachable(self.port.socket)
+        start_ms = self.port.uptime_ms()
+        self.assertEqual(self.ping().reason, GATEWAY_SILENT)
+        self.assertTrue(self.port.uptime_ms() - start_ms < 1000)
+
     def test_loss(self):
-        self.port.socket.echo = [True, False, True, False, True]
+        self.port.socket.echo = [True, False, False, False] + [True] * 16
+        result = self.ping()
+        self.assertEqual(result.measures["gateway_loss_percent"], 15)
+        self.assertEqual(result.reason, OK)  # the threshold is 20
+        self.port.socket.echo = [True, False] * 10
         result = self.ping()
         self.assertEqual(result.reason, GATEWAY_LOSS)
-        self.assertEqual(result.measures["gateway_loss_percent"], 40)
+        self.assertEqual(result.measures["gateway_loss_percent"], 50)
+        jitter_us = struct.unpack(block.PATH_FORMAT, result.measures[block.PATH])[3]
+        self.assertEqual(jitter_us, 0xFFFFFFFF)  # no two neighbours came back
 
     def test_loss_at_the_threshold_is_fine(self):
-        self.port.socket.echo = [True, True, False, True, True]
+        self.port.socket.echo = [False] * 4 + [True] * 16
         self.assertEqual(self.ping().reason, OK)
 
     def test_slow(self):
         self.port.ticks_us_since = lambda _: 100001
         self.assertEqual(self.ping().reason, GATEWAY_SLOW)
+
+    def test_spread_and_jitter(self):
+        times = [1000, 3000] * 9 + [1000, 50000]
+        self.port.ticks_us_since = lambda _: times.pop(0)
+        self.configure(period_s=60)
+        measures = self.ping().measures
+        # In the order of sending: 17 differences of 2 ms, and one each of 2 and 49 ms.
+        path = struct.unpack(block.PATH_FORMAT, measures[block.PATH])
+        self.assertEqual(path, (20, 1000, 3000, (18 * 2000 + 49000) // 19))
+        self.assertEqual(measures["gateway_rtt_us"], 3000)
+
+    def far(self, **changes):
+        """Ping a gateway that takes 300 ms, with 30 ms of jitter, so that echoes overtake."""
+        port = self.port
+
+        class Far(NullEcho):
+            def __init__(self, network):
+                super().__init__(network)
+                self.due_ms = []
+
+            def sendto(self, packet, target):
+                self.due_ms.append(port.uptime_ms() + 300 + 30 * (len(self.due_ms) % 2))
+                return super().sendto(packet, target)
+
+            def recv(self, size):
+                for at, due_ms in enumerate(self.due_ms):
+                    if due_ms <= port.uptime_ms():
+                        del self.due_ms[at]
+                        return self._packets.pop(at)
+                raise OSError(errno.EAGAIN, "nothing there")
+
+        port.socket.socket = lambda *_: Far(port.socket)
+        self.configure(**changes)
+        return self.ping()
+
+    def test_a_far_gateway_is_slow_and_loses_nothing(self):
+        for changes in ({"period_s": 60}, {"period_s": 5}):
+            result = self.far(**changes)
+            self.assertEqual(result.measures["gateway_loss_percent"], 0)
+            self.assertEqual(result.reason, GATEWAY_SLOW)
+            _, least_us, p95_us, _ = struct.unpack(block.PATH_FORMAT, result.measures[block.PATH])
+            self.assertTrue(299000 <= least_us < 330000 <= p95_us < 400000, (least_us, p95_us))
 
     def test_the_request_is_a_right_echo_request(self):
         packet = gateway.request(0x1234, 5)
@@ -514,18 +577,17 @@ class GatewayTest(ProbeTest):
         total = gateway.checksum(bytes(reply))
         reply[2], reply[3] = total >> 8, total & 255
         packet = b"\x45" + bytes(19) + bytes(reply)
-        self.assertTrue(gateway.answers(packet, 7, 1))
-        self.assertTrue(gateway.answers(b"\x46" + bytes(23) + bytes(reply), 7, 1))
-        self.assertFalse(gateway.answers(packet, 7, 2))
-        self.assertFalse(gateway.answers(packet, 8, 1))
-        self.assertFalse(gateway.answers(packet[:-1], 7, 1))
-        self.assertFalse(gateway.answers(b"\x65" + packet[1:], 7, 1))
+        self.assertEqual(gateway.answered(packet, 7), 1)
+        self.assertEqual(gateway.answered(b"\x46" + bytes(23) + bytes(reply), 7), 1)
+        self.assertEqual(gateway.answered(packet, 8), 0)
+        self.assertEqual(gateway.answered(packet[:-1], 7), 0)
+        self.assertEqual(gateway.answered(b"\x65" + packet[1:], 7), 0)
         for size in range(28):
-            self.assertFalse(gateway.answers(packet[:size], 7, 1))
+            self.assertEqual(gateway.answered(packet[:size], 7), 0)
         for at in range(20, len(packet)):
             altered = bytearray(packet)
             altered[at] ^= 1
-            self.assertFalse(gateway.answers(bytes(altered), 7, 1))
+            self.assertEqual(gateway.answered(bytes(altered), 7), 0)
 
     def test_checksum_of_odd_length(self):
         self.assertEqual(gateway.checksum(b"\x01\x02\x03"), 0xFFFF - 0x0102 - 0x0300)
@@ -546,50 +608,50 @@ A_RECORD = record(POINTER, 1, bytes((203, 0, 113, 80)))
 
 class DnsTest(unittest.TestCase):
     def setUp(self):
-        self.question = resolver.query(0xABCD, "Probe.Example.org")
+        self.question = dns.query(0xABCD, "Probe.Example.org")
 
     def refused(self, message):
-        with self.assertRaises(resolver.NotAnAnswerError):
-            resolver.parse(message, self.question)
+        with self.assertRaises(dns.NotAnAnswerError):
+            dns.parse(message, self.question)
 
     def test_a_question(self):
         self.assertEqual(
-            resolver.query(0xABCD, "localhost."),
+            dns.query(0xABCD, "localhost."),
             b"\xab\xcd\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x09localhost\x00\x00\x01\x00\x01",
         )
 
     def test_an_answer(self):
         message = answer(self.question, A_RECORD, 1)
-        self.assertEqual(resolver.parse(message, self.question), (0, ("203.0.113.80",)))
+        self.assertEqual(dns.parse(message, self.question), (0, ("203.0.113.80",)))
         upper = message[:12] + b"\x05PROBE\x07EXAMPLE\x03ORG" + message[12 + 18 :]
-        self.assertEqual(resolver.parse(upper, self.question), (0, ("203.0.113.80",)))
+        self.assertEqual(dns.parse(upper, self.question), (0, ("203.0.113.80",)))
 
     def test_aliases_are_followed(self):
         alias = b"\x03www\x07example\x03net\x00"
         records = record(POINTER, 5, alias) + record(alias, 1, bytes((1, 2, 3, 4)))
         message = answer(self.question, records, 2)
-        self.assertEqual(resolver.parse(message, self.question), (0, ("1.2.3.4",)))
+        self.assertEqual(dns.parse(message, self.question), (0, ("1.2.3.4",)))
 
     def test_compressed_aliases_too(self):
         at = 12 + 19 + 4 + 12  # the alias's own text in the first record
         records = record(POINTER, 5, b"\x03www" + b"\xc0\x12")
         records += record(bytes((0xC0, at)), 1, bytes((1, 2, 3, 4)))
         message = answer(self.question, records, 2)
-        self.assertEqual(resolver.parse(message, self.question), (0, ("1.2.3.4",)))
+        self.assertEqual(dns.parse(message, self.question), (0, ("1.2.3.4",)))
 
     def test_addresses_of_others_do_not_count(self):
         stranger = record(b"\x04evil\x00", 1, bytes((6, 6, 6, 6)))
         message = answer(self.question, stranger + A_RECORD, 2)
-        self.assertEqual(resolver.parse(message, self.question), (0, ("203.0.113.80",)))
+        self.assertEqual(dns.parse(message, self.question), (0, ("203.0.113.80",)))
         chaos = record(POINTER, 1, bytes((6, 6, 6, 6)), 3)
-        self.assertEqual(resolver.parse(answer(self.question, chaos, 1), self.question), (0, ()))
+        self.assertEqual(dns.parse(answer(self.question, chaos, 1), self.question), (0, ()))
 
     def test_return_codes(self):
         for rcode in (2, 3, 5):
             message = answer(self.question, flags=bytes((0x81, 0x80 | rcode)))
-            self.assertEqual(resolver.parse(message, self.question), (rcode, ()))
+            self.assertEqual(dns.parse(message, self.question), (rcode, ()))
         bare = answer(self.question, flags=b"\x81\x85", asked=0)
-        self.assertEqual(resolver.parse(bare, self.question), (5, ()))
+        self.assertEqual(dns.parse(bare, self.question), (5, ()))
 
     def test_what_is_no_answer_to_the_question(self):
         good = answer(self.question, A_RECORD, 1)
@@ -619,7 +681,7 @@ class DnsTest(unittest.TestCase):
 class HttpTest(unittest.TestCase):
     def test_a_request(self):
         self.assertEqual(
-            internet.request("probe.example.org", "/generate_204"),
+            web.request("probe.example.org", "/generate_204"),
             b"GET /generate_204 HTTP/1.1\r\nHost: probe.example.org\r\n"
             b"User-Agent: netzpuls\r\nConnection: close\r\n\r\n",
         )
@@ -639,4 +701,4 @@ class HttpTest(unittest.TestCase):
             (b"", None),
             (b"H", None),
         ):
-            self.assertEqual(internet.status(line), code, line)
+            self.assertEqual(web.status(line), code, line)

@@ -77,7 +77,8 @@ def sensirion(*parts):
     return b"".join(part + bytes((crc8(part),)) for part in [struct.pack(">H", p) for p in parts])
 
 
-# Sensirion, data sheet SCD4x, examples of 3.5.2, 3.8.2 and 3.9.1: 500 ppm, 25 °C, 37 %.
+# Sensirion, data sheet SCD4x, examples of read_measurement (500 ppm, 25 °C, 37 %),
+# get_data_ready_status and get_serial_number.
 READY = b"\xe4\xb8"
 READ = b"\xec\x05"
 START = b"\x21\xb1"
@@ -257,7 +258,7 @@ class SensorTest(unittest.TestCase):
 
     def test_the_better_thermometer_is_believed(self):
         answers = scd4x()
-        # 21.5 °C and 42 % by the formulas of the data sheet, 4.6.
+        # 21.5 °C and 42 % by the formulas of the data sheet.
         answers[0x44, b"\xfd"] = sensirion(24903, 25166)
         self.assertEqual(self.read(answers, "scd4x", "sht4x"), (0, 500, 2150, 420))
         answers[0x44, b"\xfd"] = None
