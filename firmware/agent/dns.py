@@ -18,6 +18,7 @@ REFUSED = 5
 _DNS_PORT = const(53)
 _TRIES = const(6)
 _MAX_MESSAGE_BYTES = const(512)
+_MAX_NAME_BYTES = const(255)
 _A = const(1)
 _CNAME = const(5)
 _INTERNET = const(1)
@@ -141,6 +142,7 @@ def _name(message, at):
     labels = []
     end = None
     limit = at
+    left = _MAX_NAME_BYTES  # pointers can fold a name of 12 KB into a datagram
     while True:
         if at >= len(message):
             raise NotAnAnswerError("a name is cut short")
@@ -158,6 +160,9 @@ def _name(message, at):
             limit = at
         elif size & 0xC0 or at + 1 + size > len(message):
             raise NotAnAnswerError("a label is cut short")
+        elif size >= left:
+            raise NotAnAnswerError("a name is too long")
         else:
+            left -= size + 1
             labels.append(bytes(message[at + 1 : at + 1 + size]).lower())
             at += 1 + size
