@@ -26,10 +26,10 @@ from tests.board.fuzz.mutant import documents, many, mutants, some
 WHERE = ("203.0.113.81", 80)
 BODY_BYTES = 1024
 VISIT_MS = 5000
-CAPTIVE = b'{"captive": true, "user-portal-url": "https://login.example.org/"}'
+CAPTIVE = b'{"captive": true, "user-portal-url": "https://login.example/"}'
 PAGES = (
     b"HTTP/1.1 204 No Content\r\n\r\n",
-    b"HTTP/1.0 302 Found\r\nLocation: http://login.example.org/\r\n\r\n",
+    b"HTTP/1.0 302 Found\r\nLocation: http://login.example/\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nContent-Type: application/captive+json\r\n\r\n" + CAPTIVE,
     b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 400 + b"\r\n" + CAPTIVE,
     b"HTTP/1.1 200 OK\r\nX: " + bytes(3000),
@@ -121,11 +121,11 @@ def test_portal_documents(body: bytes) -> None:
 
 
 URIS = (
-    "https://login.example.org/api",
-    "http://login.example.org:8080/api?x=1#y",
+    "https://login.example/api",
+    "http://login.example:8080/api?x=1#y",
     "HTTPS://198.51.100.7",
     "http://[2001:db8::1]/api",
-    "http://user:secret@login.example.org/",
+    "http://user.example:secret@login.example.org/",
 )
 
 
