@@ -132,7 +132,7 @@ class Sender(threading.Thread):
                 start = 2 + packet[1]
                 mid, raw = packet[start : start + 2], packet[start + 2 :]
                 self._socket.sendall(b"\x40\x02" + mid)
-                self._acked = max(self._acked, ack.unpack(raw, self._seal).seq)
+                self._acked = max(self._acked, ack.unpack(raw, self._seal)[1])
 
 
 def _text(text: str) -> bytes:

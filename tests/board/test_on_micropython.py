@@ -22,7 +22,10 @@ RUNS = [(i, b) for i in ("micropython", "micropython32") for b in ("source", "co
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], Run]]:
     """Start all runs at once: they mostly wait."""
-    builds = {"source": FIRMWARE, "compiled": compiled(tmp_path_factory.mktemp("firmware"))}
+    builds = {
+        "source": FIRMWARE,
+        "compiled": compiled(tmp_path_factory.mktemp("firmware"), with_names=True),
+    }
     started = {}
     try:
         for interpreter, build in RUNS:

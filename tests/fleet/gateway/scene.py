@@ -324,10 +324,11 @@ class Board:
         """Wait for one acknowledgement and take it, and those behind it."""
         with contextlib.suppress(queue.Empty):
             while True:
-                found = ack.unpack(self.connection.acks.get(timeout=timeout_s), self.sealer.seal)
-                assert found.key_id == self.sealer.key_id
-                assert abs(found.time_s - time.time()) < 60
-                self.acked = max(self.acked, found.seq)
+                raw = self.connection.acks.get(timeout=timeout_s)
+                key_id, seq, time_s = ack.unpack(raw, self.sealer.seal)
+                assert key_id == self.sealer.key_id
+                assert abs(time_s - time.time()) < 60
+                self.acked = max(self.acked, seq)
                 self.spool = {s: raw for s, raw in self.spool.items() if s > self.acked}
                 timeout_s = 0
 
