@@ -75,6 +75,7 @@ def lab() -> None:
 @lab.command()
 @click.option("--link", type=_PATH, required=True, help="Port to make: a link to a terminal.")
 @click.option("--rfc2217", type=click.IntRange(0, 65535), help="TCP port with DTR/RTS; 0: any.")
+@click.option("--log", type=_PATH, help="File that takes all that the board prints.")
 @click.option("--flash", type=_PATH, help="Flash file of 4 MB to keep; made blank if missing.")
 @click.option("--radio", type=_PATH, help="Radio model (JSON); see hil/board/radio.py.")
 @click.option(

@@ -9,7 +9,6 @@ import select
 import termios
 import threading
 import tty
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,17 +20,11 @@ REPORT = b"NETZPULS REPORT "
 class ConsoleReader:
     """Reads a board's reports off its console, from entering to leaving.
 
-    Args:
-        hear: called, in the reader's own thread, with each report line as it comes.
-
     Attributes:
         last: what the newest report line said: seq, state, layer, reason; {} before the first.
     """
 
-    def __init__(
-        self, port: Path, hear: Callable[[dict[str, Any]], None] = lambda _told: None
-    ) -> None:
-        self._hear = hear
+    def __init__(self, port: Path) -> None:
         self.last: dict[str, Any] = {}
         self._port = port
         self._stopping = threading.Event()
@@ -64,9 +57,17 @@ class ConsoleReader:
                 self._take(line)
 
     def _take(self, line: bytes) -> None:
-        if line.startswith(REPORT):
-            with contextlib.suppress(ValueError):
-                told = json.loads(line.removeprefix(REPORT))
-                if isinstance(told, dict):
-                    self.last = told
-                    self._hear(told)
+        told = report(line)
+        if told is not None:
+            self.last = told
+
+
+def report(line: bytes) -> dict[str, Any] | None:
+    """Return what a line of the console says of a report, None for another line."""
+    if not line.startswith(REPORT):
+        return None
+    try:
+        told = json.loads(line.removeprefix(REPORT))
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None

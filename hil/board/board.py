@@ -25,7 +25,7 @@ from hil.board.control import ControlServer
 from hil.board.error import ControlError, FlashFileError, PortError
 from hil.board.ethernet import Ethernet
 from hil.board.flash import Flash
-from hil.board.line import Line, PtyPort
+from hil.board.line import Line, LogPort, PtyPort
 from hil.board.loader import SYNC_HEAD, Loader
 from hil.board.netlink import Netlink
 from hil.board.radio import Radio
@@ -53,6 +53,7 @@ class Settings:
     Attributes:
         link: where the symbolic link to the pseudo-terminal is made.
         rfc2217: TCP port on 127.0.0.1 with DTR and RTS; 0 for any, None for no such port.
+        log: file that takes all that the board sends over its serial line; None for none.
         flash: flash file that is kept; None for a blank one that goes with the board.
         radio: file with the radio model; None for an empty air.
         interfaces: the board's own WLAN interfaces, in the network namespace that it runs in;
@@ -66,6 +67,7 @@ class Settings:
 
     link: Path
     rfc2217: int | None = None
+    log: Path | None = None
     flash: Path | None = None
     radio: Path | None = None
     interfaces: tuple[str, ...] = ()
@@ -120,6 +122,8 @@ class Board:
             self._line = Line(not settings.instant, self._receive)
             stack.callback(self._line.close)
             self._line.ports.append(PtyPort(self._line, settings.link, self._port_closed))
+            if settings.log is not None:
+                self._line.ports.append(LogPort(settings.log))
             if settings.rfc2217 is not None:
                 port = Rfc2217Port(self._line, settings.rfc2217, self._lines_changed)
                 self._line.ports.append(port)

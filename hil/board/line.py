@@ -62,6 +62,33 @@ class Port(Protocol):
         """Take the port away."""
 
 
+class LogPort:
+    """A file that takes all that the board sends; it may be read while a port is in use.
+
+    Raises: PortError: it cannot be written.
+    """
+
+    pending_bytes = 0
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise PortError(
+                f"the log {path} cannot be written: {error.strerror}",
+                hint="name another one: --log FILE",
+            ) from error
+
+    def write(self, data: bytes) -> None:
+        """Append; what does not fit on the disk is lost."""
+        with contextlib.suppress(OSError):
+            self._file.write(data)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 class Line:
     """The board's UART: paced, and without flow control, as the real one is."""
 

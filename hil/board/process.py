@@ -46,6 +46,7 @@ class BoardProcess:
         command += ["--heap", str(settings.heap_bytes)]
         for option, value in (
             ("--rfc2217", settings.rfc2217),
+            ("--log", settings.log),
             ("--flash", settings.flash),
             ("--radio", settings.radio),
             ("--lan", settings.lan),

@@ -14,7 +14,6 @@ from fleet.inventory import Role
 from hil.board import BoardProcess, Settings
 from hil.board.control import ControlClient
 from hil.city import Place
-from hil.console import ConsoleReader
 from hil.lab.capture import Capture
 from hil.lab.site import Site
 
@@ -85,16 +84,18 @@ class LabBoard:
         with self.namespace.inside():
             self.process = BoardProcess(settings)
 
-    def follow(self, stack: contextlib.ExitStack) -> None:
-        """Follow its console from now on."""
-        stack.enter_context(ConsoleReader(self.link, self._hear))
+    @property
+    def log(self) -> Path:
+        """Where all stands that it printed."""
+        return self.link.with_suffix(".log")
 
     @property
     def link(self) -> Path:
         """Its serial port."""
         return self.process.link
 
-    def _hear(self, told: dict[str, Any]) -> None:
+    def hear(self, told: dict[str, Any]) -> None:
+        """Take what a report line of its console said."""
         with contextlib.suppress(KeyError, TypeError, ValueError):
             said = Told(
                 time.monotonic(),

@@ -18,7 +18,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -34,11 +33,13 @@ from hil.desk import flash_all
 from hil.folder import emptied
 from hil.lab import internet as net
 from hil.lab.board import LabBoard
+from hil.lab.console import Consoles
 from hil.lab.error import FaultError, LabError
 from hil.lab.fault import Fault, Scene, find
 from hil.lab.gateway import LabGateway
 from hil.lab.internet import Internet
 from hil.lab.loop import Loop
+from hil.lab.parallel import side_by_side
 from hil.lab.site import Site
 from provisioning.flash import FlashRequest, Progress
 
@@ -164,17 +165,14 @@ class Laboratory:
             self._plug_boards(site, key)
         self._write_city(world, key)
         self._say(f"{len(self.sites)} sites and their internet are up; starting the gateways")
-        with ThreadPoolExecutor(len(self.sites)) as pool:
-            for site in self.sites.values():
-                self._prepare(site)
-                stack.callback(site.gateway.stop)
-            list(pool.map(lambda site: site.gateway.start(), self.sites.values()))
+        for site in self.sites.values():
+            self._prepare(site)
+            stack.callback(site.gateway.stop)
+        side_by_side(lambda site: site.gateway.start(), self.sites.values())
         self._say(f"flashing {len(self.boards)} blank boards with esptool")
-        with ThreadPoolExecutor(len(self.boards)) as pool:
-            list(pool.map(lambda board: self._start_board(board, stack), self.boards))
+        side_by_side(lambda board: self._start_board(board, stack), self.boards)
         flash_all(self.boards, self._request, self._prepare_all, self._flashing)
-        for board in self.boards:
-            board.follow(stack)
+        stack.enter_context(Consoles(self.boards))
         self._say("the boards boot, join their WLAN and report")
 
     def _site(
@@ -214,6 +212,7 @@ class Laboratory:
         air.write_text(json.dumps(board.radio), encoding="utf-8")
         settings = Settings(
             link=name,
+            log=name.with_suffix(".log"),
             flash=name.with_suffix(".flash"),
             radio=air,
             mac=board.mac,
@@ -283,7 +282,7 @@ class Laboratory:
                 said = f"{told[-1].state}: {told[-1].reason}" if told else "nothing"
                 raise LabError(
                     f"{board.id} at {board.place.site_name} {board.place.room} says {said}",
-                    hint=f"its console: mpremote connect {board.link}; logs: {self.folder / 'log'}",
+                    hint=f"it printed: {board.log}; other logs: {self.folder / 'log'}",
                 )
 
     def site(self, site_id: str | None, kind: str) -> LabSite:

@@ -11,7 +11,6 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +21,7 @@ from hil.lab import evidence
 from hil.lab.board import LabBoard, Told
 from hil.lab.fault import Fault
 from hil.lab.laboratory import Laboratory, LabSite
+from hil.lab.parallel import side_by_side
 
 WANTED_CYCLES = 2
 SILENCE_CYCLES = 3  # silence is noticed after 2.5 periods, the ledger's grace
@@ -97,9 +97,8 @@ class Matrix:
 
     def run(self) -> list[Row]:
         """Run them all; return the rows in the catalogue's order."""
-        sites = list(self._lab.sites.values())
-        with ThreadPoolExecutor(len(sites), "lane") as pool:
-            rows = [row for lane in pool.map(self._lane, sites) for row in lane]
+        lanes = side_by_side(self._lane, self._lab.sites.values())
+        rows = [row for lane in lanes for row in lane]
         place = {fault.name: at for at, fault in enumerate(self._order)}
         return sorted(rows, key=lambda row: (place[row.fault.name], row.role))
 
@@ -127,15 +126,15 @@ class Matrix:
         if not boards:
             return []
         try:
-            with ThreadPoolExecutor(len(boards)) as pool:
-                list(pool.map(self._wait_calm, boards, rows))
-                begin_s = time.monotonic()
-                active = self._lab.break_(fault.name, site.id)
-                list(pool.map(lambda b, r: self._see(b, r, begin_s), boards, rows))
-                end_s = time.monotonic()
-                self._lab.end(active)
-                list(pool.map(lambda b, r: self._see_back(b, r, end_s), boards, rows))
-                list(pool.map(lambda b, r: self._examine(site, b, r, begin_s), boards, rows))
+            pairs = list(zip(boards, rows, strict=True))
+            side_by_side(lambda pair: self._wait_calm(*pair), pairs)
+            begin_s = time.monotonic()
+            active = self._lab.break_(fault.name, site.id)
+            side_by_side(lambda pair: self._see(*pair, begin_s), pairs)
+            end_s = time.monotonic()
+            self._lab.end(active)
+            side_by_side(lambda pair: self._see_back(*pair, end_s), pairs)
+            side_by_side(lambda pair: self._examine(site, *pair, begin_s), pairs)
         except NetzpulsError as error:
             for row in rows:
                 row.problem = row.problem or f"could not be tried: {error.message}"

@@ -1,0 +1,171 @@
+"""The network lab: up and down without a trace, one fault of each layer, its commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from hil.lab.fault import Fault, catalogue, find
+from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command
+
+pytestmark = pytest.mark.usefixtures("namespaces")
+
+_NOBODY = 65534
+# One of each layer, and what a board must say.
+_ONE_OF_EACH = (
+    "no-such-network",
+    "wrong-key",
+    "dhcp-no-offer",
+    "gateway-slow",
+    "dns-hijack",
+    "portal-appears",
+    "internet-cut-behind-router",
+    "service-error",
+)
+
+
+def _processes(folder: Path) -> list[str]:
+    table = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in table.stdout.splitlines() if str(folder) in line]
+
+
+def _networks() -> set[str]:
+    table = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
+    names = {line.split(": ")[1] for line in table.stdout.splitlines()}
+    return names | {str(path) for path in Path("/run").glob("netns/*")}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_nothing_is_left_however_it_ends(number: signal.Signals, tmp_path: Path) -> None:
+    before = _networks()
+    with RunningLab(tmp_path / "lab") as lab:
+        assert _processes(lab.folder)
+        lab.process.send_signal(number)
+        lab.process.communicate(timeout=STOP_S)
+    assert _processes(tmp_path / "lab") == []
+    assert _networks() == before
+    assert lab.process.returncode == {2: 130, 15: 130, 9: -9}[number]
+
+
+def test_an_ordinary_user_needs_no_root(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("all other tests here run as an ordinary user already")
+    packages = f"{ROOT}:{sysconfig.get_path('purelib')}"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": packages, "HOME": "/tmp"}  # noqa: S108
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    # A virtual environment's Python may lie in root's home: then the system's own, if it is alike.
+    version = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}; import hil.cli"
+    pythons = [
+        python
+        for python in (sys.executable, "/usr/bin/python3")
+        if _runs([python, "-c", version], environment)
+    ]
+    if not pythons:
+        pytest.skip(f"no Python {sys.version_info[:2]} that an ordinary user may run")
+    folder = Path("/tmp/netzpuls-lab-of-nobody")  # noqa: S108 - what that user can write to
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        with RunningLab(folder, user=_NOBODY, environment=environment, python=pythons[0]) as lab:
+            assert {board["state"] for board in lab.boards} == {"up"}
+            assert lab.folder.stat().st_uid == _NOBODY
+        assert _processes(folder) == []
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(command: list[str], environment: dict[str, str]) -> bool:
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, user=_NOBODY, env=environment, check=False, capture_output=True
+        )
+    except PermissionError:
+        return False
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("name", _ONE_OF_EACH)
+def test_a_fault_of_each_layer_gets_its_verdict_and_goes(name: str, lab: RunningLab) -> None:
+    fault = find(name)
+    made = lab.fault(name)["made"][0]
+    assert len(made["boards"]) == 2
+    lab.wait(lambda board: _is_struck(board, fault), 4)
+    lab.heal(name)
+    lab.wait(lambda board: board["state"] == "up", 4)
+
+
+def _is_struck(board: dict[str, object], fault: Fault) -> bool:
+    return board["site"] != "goethe-schule" or board["verdict"] == fault.expected.verdict
+
+
+def test_one_board_alone_can_be_struck(lab: RunningLab) -> None:
+    sensor, *others = lab.boards
+    lab.fault("weak-signal", board=str(sensor["room"]))
+    struck = sensor["board"]
+    lab.wait(lambda board: (board["verdict"] == "weak-signal") == (board["board"] == struck), 4)
+    lab.heal()
+    lab.wait(lambda board: board["state"] == "up", 4)
+    assert others
+
+
+def test_commands_say_what_there_is_and_refuse_with_a_hint(lab: RunningLab) -> None:
+    def call(*arguments: str) -> tuple[int, dict[str, object]]:
+        done = subprocess.run(
+            [*lab_command(*arguments), "--json", "--dir", str(lab.folder)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+        return done.returncode, json.loads(done.stdout)
+
+    code, document = call("fault", "--list")
+    assert code == 0
+    assert len(document["faults"]) == len(catalogue())  # type: ignore[arg-type]
+    for arguments, words in (
+        (("fault", "no-such-fault"), "no fault 'no-such-fault'"),
+        (("fault", "dns-dead", "--site", "nowhere"), "no site 'nowhere'"),
+        (("fault", "dns-dead", "--board", "101"), "strikes the whole site"),
+        (("fault", "weak-signal", "--board", "999"), "no board '999'"),
+        (("fault", "portal-missing", "--site", "goethe-schule"), "made at a hotspot"),
+        (("heal", "dns-dead"), "no fault 'dns-dead' is active"),
+        (("capture", "101", "/nowhere/file.pcap"), "cannot be written"),
+    ):
+        code, document = call(*arguments)
+        assert code in (2, 3), document
+        assert words in document["error"]["message"], document  # type: ignore[index]
+        assert document["error"]["hint"], document  # type: ignore[index]
+    lab.fault("dns-dead")
+    code, document = call("fault", "dns-slow")
+    assert "dns-dead is in the way" in document["error"]["message"]  # type: ignore[index]
+    lab.heal()
+    lab.wait(lambda board: board["state"] == "up", 4)
+
+
+def test_without_a_lab_the_commands_say_how_to_start_one(tmp_path: Path) -> None:
+    done = subprocess.run(
+        lab_command("status", "--dir", str(tmp_path)),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "no lab is running" in done.stderr
+    assert "netzpuls lab up" in done.stderr
+
+
+def test_faults_are_named_in_one_way_and_say_what_they_do() -> None:
+    for fault in catalogue():
+        assert fault.name.replace("+", "-").replace("-", "").isalnum()
+        assert fault.name == fault.name.lower()
+        assert fault.text
+        assert fault.roles
+        assert str(fault.expected)
