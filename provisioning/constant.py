@@ -50,9 +50,9 @@ def inlined(source: str, name: str) -> str:
     for node in tree.body:
         given: dict[str | tuple[str, str], tuple[str, str]]
         if isinstance(node, ast.ImportFrom) and (which := _table(node, folder)):
-            given = {alias.name: (which, alias.name) for alias in node.names}
+            given = {alias.asname or alias.name: (which, alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "linkreport":
-            whole = {alias.name for alias in node.names} & _TABLES.keys()
+            whole = {each.name for each in node.names if not each.asname} & _TABLES.keys()
             given = {used: used for used in _uses(tree) if used[0] in whole}
         else:
             continue
@@ -62,7 +62,11 @@ def inlined(source: str, name: str) -> str:
             if which[1] in _constants(which[0])
         }
         gone = constants.keys() | {spelt[0] for spelt in constants if isinstance(spelt, tuple)}
-        kept = [alias.name for alias in node.names if alias.name not in gone]
+        kept = [
+            f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+            for alias in node.names
+            if (alias.asname or alias.name) not in gone
+        ]
         renamed |= {spelt: private for spelt, (private, _) in constants.items()}
         parts = [f"{private} = const({value!r})" for private, value in constants.values()]
         if kept:

@@ -42,6 +42,19 @@ def test_constants_are_put_in_by_value_and_no_line_moves() -> None:
     ]  # fmt: skip
 
 
+def test_a_constant_under_another_name_is_put_in_too() -> None:
+    source = (
+        "from linkreport.block import PORTAL as PORTAL_BLOCK\n"
+        "from linkreport.table import PORTAL, reason_state as state\n"
+        "found = [PORTAL_BLOCK, PORTAL, state]\n"
+    )
+    assert inlined(source, "agent/x.py").splitlines() == [
+        "_BLOCK_PORTAL = const(10)",
+        "from linkreport.table import reason_state as state; _TABLE_PORTAL = const(6)",
+        "found = [_BLOCK_PORTAL, _TABLE_PORTAL, state]",
+    ]
+
+
 def test_a_table_s_own_name_goes_too() -> None:
     source = (
         "from linkreport import block, seal\nfound = [block.PATH, block.OWN_FORMAT, seal.Seal]\n"
