@@ -264,7 +264,7 @@ def load(path):
             return _checked(json.load(file))
     except OSError as error:
         raise ConfigError("%s cannot be read: %s" % (path, error))
-    except (ValueError, RuntimeError) as error:  # the latter: nested too deeply
+    except (ValueError, RuntimeError, MemoryError) as error:
         raise _refusal(error)
 
 
@@ -276,12 +276,16 @@ def parse(raw):
     """
     try:
         return _checked(json.loads(raw))
-    except (ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError, MemoryError) as error:
         raise _refusal(error)
 
 
 def _refusal(error):
-    return error if isinstance(error, ConfigError) else ConfigError("config.json is not valid JSON")
+    if isinstance(error, ConfigError):
+        return error
+    if isinstance(error, (RuntimeError, MemoryError)):
+        return ConfigError("config.json is too large, or nested too deeply")
+    return ConfigError("config.json is not valid JSON")
 
 
 def _checked(document):
@@ -353,5 +357,5 @@ def _deadlines(given, period_s):
 
 
 def _shown(key):
-    """Return a foreign key as it may be printed."""
-    return "".join(c if " " < c <= "~" else "?" for c in key)[:40]
+    """Return a foreign key as it may be printed; MicroPython's JSON has keys of any kind."""
+    return "".join(c if " " < c <= "~" else "?" for c in str(key))[:40]

@@ -145,7 +145,7 @@ def captive(body):
     """Read RFC 8908's JSON: 1 captive, 0 not, 255 if it is something else."""
     try:
         document = json.loads(body)
-    except (ValueError, RuntimeError):  # the latter: nested too deeply
+    except (ValueError, RuntimeError, MemoryError):  # the latter two: nested too deeply
         return _NO_API
     word = document.get("captive") if isinstance(document, dict) else None
     return int(word) if isinstance(word, bool) else _NO_API
