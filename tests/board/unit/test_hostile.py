@@ -106,7 +106,7 @@ def of_publish(raw):
 def of_ack(raw):
     from linkreport.ack import unpack
 
-    return list(unpack(raw, seal())[1:])
+    return list(unpack(raw, seal())[-3:])
 
 
 def of_config(raw):
