@@ -98,7 +98,7 @@ class Uplink:
         """Connect and serve until the connection breaks."""
         gc.collect()  # TLS wants large pieces
         uplink = self._config.uplink
-        sock = await connect(self._port, uplink.host, uplink.port, _CONNECT_MS)
+        sock = raw = await connect(self._port, uplink.host, uplink.port, _CONNECT_MS)
         try:
             # Without a name the certificate's would not be checked.
             sock = self._tls().wrap_socket(
@@ -115,6 +115,7 @@ class Uplink:
                 receiver.cancel()
         finally:
             sock.close()
+            raw.close()  # after a handshake that failed TLS no longer knows it
 
     async def _receive(self, session):
         await session.receive()

@@ -113,6 +113,7 @@ def test_what_is_not_right_gets_and_deletes_nothing(place: Site, tmp_path: Path)
         stopped = last_document(output)
         assert stopped["made"] >= 3, name
         assert stopped["spooled"] == stopped["made"], name
+        assert stopped["files"] <= 5, f"{name}: sockets were left open"
     assert arrived == dict(zip(names, (False, False, True), strict=True))
     # mbedTLS says now this, now that of a certificate that does not fit.
     assert re.search("uplink: .*certificate", outputs["server name"])

@@ -4,6 +4,7 @@ ROOT/routes.json says where addresses lead: [["10.1.0.2", 8883, "127.0.0.1", 400
 """
 
 import json
+import os
 import sys
 
 firmware, root, seconds, action = sys.argv[-4:]
@@ -46,6 +47,7 @@ def serve():
     except asyncio.TimeoutError:
         spool = board.spool
         document = {"made": spool.last_seq, "spooled": spool.waiting, "errors": board.faults.count}
+        document["files"] = len(os.listdir("/proc/self/fd"))
         print("STOPPED", json.dumps(document))
 
 
