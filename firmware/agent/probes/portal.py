@@ -143,6 +143,8 @@ async def _captive(port, evidence, uri, until_ms):
 
 def captive(body):
     """Read RFC 8908's JSON: 1 captive, 0 not, 255 if it is something else."""
+    if body.rstrip()[-1:] != b"}":  # MicroPython forgives a document that is cut off
+        return _NO_API
     try:
         document = json.loads(body)
     except (ValueError, RuntimeError, MemoryError):  # the latter two: nested too deeply

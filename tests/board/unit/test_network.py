@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import socket
+import struct
 import unittest
 
 from agent import web
@@ -12,6 +13,7 @@ from agent.config import parse
 from agent.cycle import Evidence
 from agent.link import Link
 from agent.probes import internet, resolver
+from linkreport import block
 from linkreport.table import (
     CONNECT_REFUSED,
     CONNECT_TIMEOUT,
@@ -33,6 +35,7 @@ from port.null import NullPort
 from test_probes import A_RECORD, POINTER, answer, record
 
 DNS = ("10.1.0.1", 53)
+REFERENCE = ("203.0.113.53", 53)
 WEB = ("203.0.113.80", 80)
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\n\r\n"
 
@@ -63,6 +66,8 @@ async def patiently(act):
 
 
 class NetworkTest(unittest.TestCase):
+    beside = None  # another server
+
     def setUp(self):
         self.port = NullPort()
         self.configure()
@@ -77,12 +82,12 @@ class NetworkTest(unittest.TestCase):
         async def run():
             evidence = Evidence(Link(self.port), self.config.wlan)
             evidence.resolver = DNS[0]
-            server = asyncio.create_task(serve()) if serve else None
+            tasks = [asyncio.create_task(each()) for each in (serve, self.beside) if each]
             try:
                 return await module.probe(self.port, self.config, evidence)
             finally:
-                if server:
-                    server.cancel()
+                for task in tasks:
+                    task.cancel()
 
         try:
             return asyncio.run(run())
@@ -166,6 +171,73 @@ class ResolverTest(NetworkTest):
         self.configure(thresholds=thresholds, deadline_ms={"resolver": 2000})
         result = self.resolve(lambda question: answer(question, A_RECORD, 1), delay_s=0.05)
         self.assertEqual(result.reason, RESOLVER_SLOW)
+
+    def test_lost_datagrams_cost_time_but_are_no_failure(self):
+        lost = [None, None, None]
+
+        def reply(question):
+            return lost.pop() if lost else answer(question, A_RECORD, 1)
+
+        self.configure(deadline_ms={"resolver": 1600})
+        result = self.resolve(reply)
+        self.assertEqual(result.reason, OK)
+        self.assertEqual(len(self.asked), 4)
+        self.assertTrue(result.measures["resolver_ms"] < 100)  # of the question answered
+
+    def test_an_answer_after_the_next_question_counts_from_its_own_question(self):
+        self.configure(deadline_ms={"resolver": 1600})
+        result = self.resolve(lambda question: answer(question, A_RECORD, 1), delay_s=0.25)
+        self.assertEqual(result.reason, OK)
+        self.assertTrue(240 <= result.measures["resolver_ms"] < 500)
+        self.assertTrue(len(self.asked) >= 1)
+
+    def test_it_ends_at_its_deadline(self):
+        start_ms = self.port.uptime_ms()
+        self.resolve(lambda _: None, localhost=None)
+        self.assertTrue(self.port.uptime_ms() - start_ms < 500)
+
+    def reference(self, reply, leased=None):
+        """Run the probe beside a reference resolver too; return the result and its block."""
+        sock, number = bound(socket.SOCK_DGRAM)
+        self.port.socket.routes[REFERENCE] = ("127.0.0.1", number)
+        asked = dict(configuration()["resolver"], reference=REFERENCE[0])
+        self.configure(resolver=asked)
+
+        async def serve():
+            while True:
+                question, peer = await patiently(lambda: sock.recvfrom(512))
+                said = reply(question)
+                if said:
+                    sock.sendto(said, peer)
+
+        leased = leased or (lambda question: answer(question, A_RECORD, 1))
+        self.beside = serve
+        try:
+            result = self.resolve(leased)
+        finally:
+            self.beside = None
+            sock.close()
+        told = struct.unpack(block.REFERENCE_FORMAT, result.measures[block.REFERENCE])
+        return result.reason, told[0], told[1]
+
+    def test_what_the_reference_says_is_evidence_and_no_reason(self):
+        lie = record(POINTER, 1, bytes((10, 0, 0, 1)))
+        for reply, told in (
+            (lambda question: answer(question, A_RECORD, 1), 0),
+            (lambda question: answer(question, flags=b"\x81\x83"), 3),
+            (lambda question: answer(question, lie, 1), 254),
+            (answer, 254),
+            (lambda _: None, 255),
+        ):
+            reason, rcode, took_ms = self.reference(reply)
+            self.assertEqual((reason, rcode), (OK, told))
+            self.assertTrue(took_ms == 0xFFFF if told == 255 else took_ms < 200)
+
+    def test_the_reference_answers_where_the_leased_one_does_not(self):
+        start_ms = self.port.uptime_ms()
+        seen = self.reference(lambda question: answer(question, A_RECORD, 1), lambda _: None)
+        self.assertEqual(seen[:2], (UPSTREAM_SILENT, 0))
+        self.assertTrue(self.port.uptime_ms() - start_ms < 600)
 
     def test_strange_datagrams_are_ignored(self):
         self.configure(deadline_ms={"resolver": 2000})
