@@ -3,11 +3,28 @@
 from __future__ import annotations
 
 import json
+import struct
 import zlib
 
-from firmware.linkreport import report, seal, table
+from firmware.linkreport import block, frame, report, seal, table
 
 _WEEK = 7 * 24 * 60
+# A board that measures all there is: structure and how often it stands in its block.
+_BLOCKS = {
+    "uplink": (block.UPLINK_FORMAT, 1),
+    "own": (block.OWN_FORMAT, 2),
+    "watch": (block.WATCH_FORMAT, 3),
+    "association": (block.ASSOCIATION_FORMAT, 1),
+    "lease": (block.LEASE_FORMAT, 1),
+    "path": (block.PATH_FORMAT, 1),
+    "sensor": (block.SENSOR_FORMAT, 1),
+    "portal": (block.PORTAL_FORMAT, 1),
+    "target": (block.TARGET_FORMAT, 2),
+    "service": (block.SERVICE_FORMAT, 4),
+    "reference": (block.REFERENCE_FORMAT, 1),
+    "throughput": (block.THROUGHPUT_FORMAT, 1),
+    "air": (block.AIR_FORMAT, 1),
+}
 
 
 def measure() -> dict[str, object]:
@@ -25,7 +42,13 @@ def measure() -> dict[str, object]:
         link = report.tag_of(raws[-1])
     fields = report.unpack(raws[0])._asdict()
     plain = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
+    blocks = {name: 2 + struct.calcsize(form) * n for name, (form, n) in _BLOCKS.items()}
+    room = frame.MAX_BODY_BYTES - frame.CORE_BYTES
     return {
+        "block_bytes": blocks,
+        "all_blocks_bytes": sum(blocks.values()),
+        "room_for_blocks_bytes": room,
+        "wire_bytes_with_all_blocks": len(raws[0]) + min(room, sum(blocks.values())),
         "wire_bytes": len(raws[0]),
         "wire_bytes_deflated_by_the_day": round(
             len(zlib.compress(b"".join(raws[:1440]))) / 1440, 1
