@@ -172,6 +172,8 @@ class Matrix:
             row.cycles = first + 1
             row.seconds = round(told[first].at_s - begin_s, 1)
             after = {each.verdict for each in told[first:]} - {expected.verdict}
+            if row.fault.comes_and_goes:
+                after -= {"up"}
             if after:
                 row.problem = row.problem or f"after the verdict it said {', '.join(sorted(after))}"
         row.meanwhile = _others(told[:first], expected.verdict)

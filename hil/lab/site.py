@@ -120,6 +120,7 @@ class Site:
         for router in (self.router, self.line):
             router.write("ipv4/ip_forward", "1")
             router.write("ipv6/conf/all/forwarding", "1")
+            router.write("ipv6/conf/all/keep_addr_on_down", "1")
         self._plug(self.router, "router", "lan")
         self._plug(self.gateway, "gateway", "eth0")
         self._plug(self.stranger, "stranger", actor.INTERFACE, actor.Actor.mac)

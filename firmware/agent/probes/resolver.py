@@ -63,12 +63,12 @@ async def _leased(port, config, server):
         alive = (await lives("localhost.", 5))[0]
         return Result(RESOLVER_SILENT if alive is None else UPSTREAM_SILENT, {})
     measures = {"resolver_ms": elapsed_ms}
-    if rcode == SERVFAIL:
+    if rcode in (SERVFAIL, REFUSED):
+        # dnsmasq says REFUSED, too, while it has no way to its upstream.
         own = (await lives("localhost.", 5))[0]
-        fails = own is None or own == SERVFAIL
-        return Result(RESOLVER_FAILURE if fails else UPSTREAM_SILENT, measures)
-    if rcode == REFUSED:
-        return Result(RESOLVER_REFUSED, measures)
+        if own is not None and own != rcode:
+            return Result(UPSTREAM_SILENT, measures)
+        return Result(RESOLVER_FAILURE if rcode == SERVFAIL else RESOLVER_REFUSED, measures)
     if rcode == NXDOMAIN or (rcode == NOERROR and not addresses):
         return Result(NAME_NOT_FOUND, measures)
     if rcode != NOERROR:

@@ -232,6 +232,7 @@ def _kicked(scene: Scene) -> Iterator[None]:
     layer=ASSOCIATION,
     part="radio",
     one_board=True,
+    comes_and_goes=True,
 )
 def _reboots(scene: Scene) -> Iterator[None]:
     def reboot() -> None:

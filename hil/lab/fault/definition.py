@@ -86,6 +86,7 @@ class Fault:
         kind: the kind of site that it can be made at.
         one_board: it strikes boards one by one, not the whole site.
         evidence: reasons by layer that must stand in the report besides the verdict.
+        comes_and_goes: between its strokes boards are up.
         merged: other faults that a board cannot tell from this one, and why.
     """
 
@@ -99,6 +100,7 @@ class Fault:
     kind: Kind = "school"
     one_board: bool = False
     evidence: tuple[tuple[int, int], ...] = ()
+    comes_and_goes: bool = False
     merged: str = ""
 
     @property
@@ -120,6 +122,7 @@ def fault(
     roles: tuple[Role, ...] = BOTH,
     kind: Kind = "school",
     one_board: bool = False,
+    comes_and_goes: bool = False,
     merged: str = "",
 ) -> Callable[[Callable[[Scene], Iterator[None]]], Callable[[Scene], Iterator[None]]]:
     """Enter a function into the catalogue; it breaks, yields, and mends."""
@@ -136,6 +139,7 @@ def fault(
                 roles=roles,
                 kind=kind,
                 one_board=one_board,
+                comes_and_goes=comes_and_goes,
                 merged=merged,
             )
         )

@@ -34,7 +34,7 @@ def _power(scene: Scene) -> Iterator[None]:
 )
 def _worn(scene: Scene) -> Iterator[None]:
     for board in scene.boards:
-        board.control.call("wear", on=True)
+        board.control.call("wear", failing=True)
     yield
     for board in scene.boards:
-        board.control.call("wear", on=False)
+        board.control.call("wear", failing=False)

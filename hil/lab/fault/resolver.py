@@ -14,11 +14,11 @@ from firmware.linkreport.table import (
 )
 from hil.lab.actor import name_server
 from hil.lab.fault.definition import Expected, Scene, fault
-from hil.lab.internet import NAMES
+from hil.lab.internet import DOMAIN, NAMES
 from hil.lab.server import DNS_PORT, UdpServer
 
 _HIJACKED_TO = "198.51.100.66"  # a documentation network (RFC 5737): nobody
-_SLOW_S = 0.7
+_SLOW_S = 0.4
 
 
 @fault(
@@ -67,14 +67,14 @@ def _slow(scene: Scene) -> Iterator[None]:
 
 @fault(
     "dns-nxdomain",
-    "the router's DNS server says of every name that it does not exist",
+    f"the router's DNS server says of all names below {DOMAIN} that they do not exist",
     Expected(NAME_NOT_FOUND),
     layer=RESOLVER,
     part="dns",
 )
 def _nxdomain(scene: Scene) -> Iterator[None]:
     dns = scene.site.network.dns
-    dns.restart("address=/#/")
+    dns.restart(f"address=/{DOMAIN}/")
     yield
     dns.restart()
 

@@ -152,8 +152,12 @@ class ResolverTest(NetworkTest):
         self.assertEqual(self.resolve(answer).reason, NAME_NOT_FOUND)
 
     def test_refused(self):
-        result = self.resolve(lambda question: answer(question, flags=b"\x81\x85"))
-        self.assertEqual(result.reason, RESOLVER_REFUSED)
+        def refuses(question):
+            return answer(question, flags=b"\x81\x85")
+
+        self.assertEqual(self.resolve(refuses, b"\x81\x85").reason, RESOLVER_REFUSED)
+        self.assertEqual(self.resolve(refuses, None).reason, RESOLVER_REFUSED)
+        self.assertEqual(self.resolve(refuses).reason, UPSTREAM_SILENT)
 
     def test_wrong_address(self):
         lie = record(POINTER, 1, bytes((10, 0, 0, 1)))
