@@ -14,7 +14,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.tools/cache
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench lock clean
+.PHONY: help setup demo test lab check format bench lock clean
 
 help:  ## list what can be done
 	@echo "Netzpuls, for users:      make demo"
@@ -40,6 +40,9 @@ check: setup $(STAMP)/stubs  ## linter, format and types, host and board
 format: $(STAMP)/packages  ## let ruff fix and format the code
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+
+lab: setup  ## make every fault in the network lab and check what the boards say
+	@$(BIN)/pytest -m lab
 
 bench: setup  ## measure this machine, as JSON
 	@$(BIN)/python -m benchmarks

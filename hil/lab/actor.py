@@ -34,6 +34,7 @@ class Actor:
     """Sees every frame on its interface and answers some, from its start to `close`."""
 
     mac = "02:00:5e:00:53:01"  # locally administered
+    delay_s = 0.0
 
     def __init__(self, loop: Loop, namespace: Namespace, interface: str = INTERFACE) -> None:
         self._loop = loop
@@ -53,8 +54,12 @@ class Actor:
                 logging.getLogger(__name__).warning("%s dropped a frame: %s", self, error)
                 continue
             for reply in replies:
-                with contextlib.suppress(OSError):
-                    self._socket.send(bytes(reply))
+                later = asyncio.get_running_loop().call_later
+                later(self.delay_s, self._send, bytes(reply))
+
+    def _send(self, frame: bytes) -> None:
+        with contextlib.suppress(OSError):  # closed meanwhile, or the interface is down
+            self._socket.send(frame)
 
     def hears(self, frame: bytes) -> bool:
         """Tell, cheaply, whether a frame is worth a look."""
@@ -81,6 +86,7 @@ class DhcpServer(Actor):
         network: what it gives addresses of, from `first` on.
         router: the gateway and resolver in its leases.
         refuses: it offers, and then says NAK to every request.
+        delay_s: how long it takes for every answer.
     """
 
     def __init__(
@@ -93,7 +99,9 @@ class DhcpServer(Actor):
         first: IPv4Address,
         router: IPv4Address,
         refuses: bool = False,
+        delay_s: float = 0.0,
     ) -> None:
+        self.delay_s = delay_s
         self._address = address
         self._network = network
         self._router = router

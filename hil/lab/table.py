@@ -11,8 +11,8 @@ from fleet import file
 from hil.lab.error import LabError
 from hil.lab.matrix import Row
 
-BEGIN = "<!-- lab matrix: begin; made by `netzpuls lab matrix --markdown` -->"
-END = "<!-- lab matrix: end -->"
+BEGIN = "<!-- matrix: begin -->"
+END = "<!-- matrix: end -->"
 
 
 def terminal(rows: list[Row]) -> Table:

@@ -22,5 +22,7 @@ def namespaces() -> None:
 
 @pytest.fixture(scope="session")
 def lab(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
-    with RunningLab(tmp_path_factory.mktemp("lab") / "lab", "--hotspots", "1") as running:
+    with RunningLab(
+        tmp_path_factory.mktemp("lab") / "lab", "--sites", "4", "--hotspots", "1"
+    ) as running:
         yield running

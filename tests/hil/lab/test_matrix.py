@@ -1,0 +1,67 @@
+"""Every fault in every fitting role: the whole confusion matrix, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from hil.lab import table
+from hil.lab.fault import find
+from hil.lab.matrix import Row
+from tests.hil.lab.running import ROOT, lab_command
+
+
+@pytest.mark.lab
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("namespaces")
+def test_every_row_is_right_and_in_time(tmp_path: Path) -> None:
+    done = subprocess.run(
+        lab_command("matrix", "--json", "--dir", str(tmp_path / "lab")),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    document = json.loads(done.stdout)
+    wrong = [row for row in document.get("rows", []) if row["problem"]]
+    assert not wrong, json.dumps(wrong, indent=1)
+    assert document["ok"], document
+    assert done.returncode == 0
+
+
+def _rows() -> list[Row]:
+    right = Row(find("dns-dead"), "ap-monitor", "np-000000000001", Counter({"resolver-silent": 2}))
+    right.cycles, right.seconds, right.back_cycles, right.back_seconds = 1, 7.5, 2, 9.0
+    wrong = Row(find("dns-hangs"), "ap-monitor", "np-000000000001", Counter({"up": 5}))
+    wrong.problem = "it never said resolver-silent"
+    return [right, wrong]
+
+
+def test_the_page_keeps_what_stands_around_the_matrix(tmp_path: Path) -> None:
+    page = tmp_path / "verdicts.md"
+    page.write_text(f"# Verdicts\n\n{table.BEGIN}\nold\n{table.END}\n\n## Radio\n")
+    for _ in range(2):
+        table.write(page, table.markdown(_rows(), 8))
+    text = page.read_text()
+    assert text.startswith(f"# Verdicts\n\n{table.BEGIN}\n")
+    assert text.endswith(f"{table.END}\n\n## Radio\n")
+    assert "old" not in text
+    assert "2 rows, 1 of them right; boards report every 8 s." in text
+    assert (
+        "| resolver | `dns-dead` | ap-monitor | resolver-silent | resolver-silent ×2 "
+        "| 1 | 7.5 | 2 | 9 |  |\n" in text
+    )
+    assert "| up ×5 | – | – | – | – | it never said resolver-silent; not to be told from" in text
+
+
+def test_a_page_without_marks_gets_the_matrix_at_its_end(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    table.write(page, table.markdown(_rows(), 8))
+    assert page.read_text().startswith(table.BEGIN)
+    page.write_text("# Page\n")
+    table.write(page, table.markdown(_rows(), 8))
+    assert page.read_text().startswith(f"# Page\n\n{table.BEGIN}")
