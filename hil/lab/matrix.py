@@ -159,24 +159,24 @@ class Matrix:
             return
 
         def enough(told: list[Told]) -> bool:
-            first = _first(told, expected.verdict)
+            first = _first(told, *expected.verdicts)
             more = _TROUBLE_REPORTS if expected.trouble else _MORE_REPORTS
             return first is not None and len(told) > first + more
 
         told = board.wait(begin_s, enough, _PATIENCE_CYCLES * period_s)
         row.verdicts.update(each.verdict for each in told)
-        first = _first(told, expected.verdict)
+        first = _first(told, *expected.verdicts)
         if first is None:
-            row.problem = row.problem or f"it never said {expected.verdict}"
+            row.problem = row.problem or f"it never said {expected}"
         else:
             row.cycles = first + 1
             row.seconds = round(told[first].at_s - begin_s, 1)
-            after = {each.verdict for each in told[first:]} - {expected.verdict}
+            after = {each.verdict for each in told[first:]} - set(expected.verdicts)
             if row.fault.comes_and_goes:
                 after -= {"up"}
             if after:
                 row.problem = row.problem or f"after the verdict it said {', '.join(sorted(after))}"
-        row.meanwhile = _others(told[:first], expected.verdict)
+        row.meanwhile = _others(told[:first], *expected.verdicts)
         self._judge_time(row, row.cycles, WANTED_CYCLES, "the verdict came")
 
     def _see_silence(self, board: LabBoard, row: Row, begin_s: float) -> None:
@@ -201,7 +201,7 @@ class Matrix:
         else:
             row.back_cycles = first + 1
             row.back_seconds = round(told[first].at_s - end_s, 1)
-        row.meanwhile += _others(told[:first], row.fault.expected.verdict)
+        row.meanwhile += _others(told[:first], *row.fault.expected.verdicts)
         self._judge_time(row, row.back_cycles, WANTED_CYCLES, "up came back")
 
     def _examine(self, site: LabSite, board: LabBoard, row: Row, begin_s: float) -> None:
@@ -225,7 +225,7 @@ class Matrix:
                     f"no report carries {fault.expected.trouble}; they carry: "
                     + (", ".join(others) or "none")
                 )
-        during = {each.seq for each in told if each.verdict == fault.expected.verdict}
+        during = {each.seq for each in told if each.verdict in fault.expected.verdicts}
         for layer, reason in fault.evidence:
             kept = [r.layer_reasons[layer - 1] for r in reports if r.seq in during]
             if reason not in kept:
@@ -240,9 +240,9 @@ class Matrix:
             row.problem = row.problem or f"{what} after {cycles} cycles"
 
 
-def _first(told: list[Told], verdict: str) -> int | None:
-    return next((at for at, each in enumerate(told) if each.verdict == verdict), None)
+def _first(told: list[Told], *verdicts: str) -> int | None:
+    return next((at for at, each in enumerate(told) if each.verdict in verdicts), None)
 
 
-def _others(told: list[Told], verdict: str) -> list[str]:
-    return [each.verdict for each in told if each.verdict not in ("up", verdict)]
+def _others(told: list[Told], *verdicts: str) -> list[str]:
+    return [each.verdict for each in told if each.verdict not in ("up", *verdicts)]

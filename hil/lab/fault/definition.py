@@ -36,11 +36,13 @@ class Expected:
 
     Attributes:
         reason: number from linkreport.table.
+        also: one that is as right, where the fault's `merged` says why; 0 for none.
         trouble: name from linkreport.term.TROUBLES that the uplink block must carry.
         silence: no report comes: the ledger holds the board for unknown.
     """
 
     reason: int = table.OK
+    also: int = 0
     trouble: str = ""
     silence: bool = False
 
@@ -60,9 +62,15 @@ class Expected:
             return self.state
         return str(reason_name(self.reason))
 
+    @property
+    def verdicts(self) -> tuple[str, ...]:
+        """The names of all that is right."""
+        return (self.verdict, str(reason_name(self.also))) if self.also else (self.verdict,)
+
     def __str__(self) -> str:
         """Return it as the matrix and `lab fault --list` show it."""
-        return f"{self.verdict} + {self.trouble}" if self.trouble else self.verdict
+        right = " or ".join(self.verdicts)
+        return f"{right} + {self.trouble}" if self.trouble else right
 
 
 @dataclass(frozen=True)

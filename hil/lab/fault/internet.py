@@ -23,9 +23,11 @@ _NARROW_KBIT_S = 1000
 @fault(
     "internet-cut-at-router",
     "the line's plug is out of the router, which says so to its clients",
-    Expected(NETWORK_UNREACHABLE),
+    Expected(CONNECT_TIMEOUT, also=NETWORK_UNREACHABLE),
     layer=INTERNET,
     part="line",
+    merged="internet-cut-behind-router: a router may say that it has no way, but not more than a few "
+    "times a second, and an ESP32's lwIP does not listen",
 )
 def _unplugged(scene: Scene) -> Iterator[None]:
     router = scene.site.network.router

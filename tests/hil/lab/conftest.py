@@ -21,8 +21,14 @@ def namespaces() -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
+def running_lab(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningLab]:
     with RunningLab(
         tmp_path_factory.mktemp("lab") / "lab", "--sites", "4", "--hotspots", "1"
     ) as running:
         yield running
+
+
+@pytest.fixture
+def lab(running_lab: RunningLab) -> Iterator[RunningLab]:
+    yield running_lab
+    running_lab.heal()

@@ -43,13 +43,13 @@ def _rows() -> list[Row]:
 
 def test_the_page_keeps_what_stands_around_the_matrix(tmp_path: Path) -> None:
     page = tmp_path / "verdicts.md"
-    page.write_text(f"# Verdicts\n\n{table.BEGIN}\nold\n{table.END}\n\n## Radio\n")
+    page.write_text(f"# Verdicts\n\n{table.BEGIN}\nwhat was there\n{table.END}\n\n## Radio\n")
     for _ in range(2):
         table.write(page, table.markdown(_rows(), 8))
     text = page.read_text()
     assert text.startswith(f"# Verdicts\n\n{table.BEGIN}\n")
     assert text.endswith(f"{table.END}\n\n## Radio\n")
-    assert "old" not in text
+    assert "what was there" not in text
     assert "2 rows, 1 of them right; boards report every 8 s." in text
     assert (
         "| resolver | `dns-dead` | ap-monitor | resolver-silent | resolver-silent ×2 "
