@@ -339,7 +339,11 @@ class Laboratory:
             site_id = next((b.place.site for b in self.boards if _is(b, board_id)), None)
         site = self.site(site_id, fault.kind)
         if site.kind != fault.kind:
-            raise FaultError(f"{fault.name} is made at a {fault.kind}; {site.id} is a {site.kind}")
+            fitting = [each.id for each in self.sites.values() if each.kind == fault.kind]
+            raise FaultError(
+                f"{fault.name} is made at a {fault.kind}; {site.id} is a {site.kind}",
+                hint=f"sites that it fits: {', '.join(fitting) or 'none'}",
+            )
         boards = tuple(board for board in site.boards if board.role in fault.roles)
         if board_id is not None:
             boards = tuple(board for board in boards if _is(board, board_id))

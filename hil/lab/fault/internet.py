@@ -26,8 +26,8 @@ _NARROW_KBIT_S = 1000
     Expected(CONNECT_TIMEOUT, also=NETWORK_UNREACHABLE),
     layer=INTERNET,
     part="line",
-    merged="internet-cut-behind-router: a router may say that it has no way, but not more than a few "
-    "times a second, and an ESP32's lwIP does not listen",
+    merged="internet-cut-behind-router: a router says that it has no way, but only a few times a "
+    "second, and an ESP32's lwIP does not listen",
 )
 def _unplugged(scene: Scene) -> Iterator[None]:
     router = scene.site.network.router

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("namespaces")
 _NOBODY = 65534
 # One of each layer, as many at a time as the lab has schools.
 _ONE_OF_EACH = (
-    ("no-such-network", "dhcp-no-offer", "dns-hijack", "internet-cut-behind-router"),
+    ("no-such-network", "gateway-slow", "dns-hijack", "internet-cut-behind-router"),
     ("wrong-key", "gateway-dead", "portal-appears", "service-error"),
 )
 
