@@ -25,6 +25,7 @@ from typing import Any, Self
 import tomli_w
 
 from fleet import authority, file, inventory
+from fleet.errors import NetzpulsError
 from fleet.gateway import prepare
 from fleet.gateway.settings import Folder
 from hil.board import Settings, application
@@ -162,6 +163,9 @@ class Laboratory:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for active in reversed(self.active.copy()):
+            with contextlib.suppress(NetzpulsError):  # what it broke ends anyway
+                self.end(active)
         self._stack.close()
 
     # Building

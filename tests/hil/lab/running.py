@@ -71,7 +71,7 @@ class RunningLab:
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        self.process.communicate(timeout=STOP_S)
+            self.process.communicate(timeout=STOP_S)
 
     @property
     def boards(self) -> list[dict[str, Any]]:

@@ -43,8 +43,11 @@ def test_nothing_is_left_however_it_ends(number: signal.Signals, tmp_path: Path)
     before = _networks()
     with RunningLab(tmp_path / "lab") as lab:
         assert _processes(lab.folder)
+        for name in ("weak-signal", "dns-dead", "gateway-slow", "broker-down"):
+            lab.fault(name)
         lab.process.send_signal(number)
-        lab.process.communicate(timeout=STOP_S)
+        _, said = lab.process.communicate(timeout=STOP_S)
+    assert b"Traceback" not in said
     assert _processes(tmp_path / "lab") == []
     assert _networks() == before
     assert lab.process.returncode == {2: 130, 15: 130, 9: -9}[number]
