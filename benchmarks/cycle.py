@@ -1,9 +1,9 @@
 """What one cycle costs a board: time, processor, heap and bytes, on 32-bit MicroPython.
 
-The compiled agent measures everything its configuration can name: gateway, resolver, web server,
+The compiled agent measures what its configuration can name: DHCP, gateway, resolver, web server,
 two TLS targets, two services (one of them over TLS), a download of 256 KiB, NTP. Its servers are
-real and stand on loopback, so the times are those of the code, not of a network; its processor is
-this machine's. Heap is what lives after a collection at every wait; mbedTLS lies outside of it.
+real and stand on loopback, so the times are those of the code, not of a network; its processor
+is this machine's. Heap is what lives after a collection at every wait; mbedTLS lies outside of it.
 
 Bytes are counted on the sockets by relays between board and servers, payload with TLS records.
 `with_headers` adds IPv4, UDP and TCP: for each datagram 28 bytes, for each TCP segment that the
@@ -44,6 +44,7 @@ _DAY_S, _PERIOD_S, _PING_S, _DOWNLOAD_EVERY, _NTP_A_DAY = 86400, 60, 20, 60, 4
 _DOWNLOAD_BYTES = 262144
 _HOSTS = {"eins.example.org": "203.0.113.82", "zwei.example.org": "203.0.113.83"}
 _IP_UDP, _IP_TCP, _SEGMENT = 28, 40, 1460
+_OFFERED = "10.1.0.77"
 _ECHOES_BYTES = 20 * 36
 _NTP_EPOCH_S = 2208988800
 # struct tcp_info: segments out and in, since Linux 4.2
@@ -160,6 +161,21 @@ def _ntp(question: bytes) -> bytes:
     return b"\x24\x02" + bytes(22) + question[40:48] + bytes(8) + now
 
 
+def _dhcp(question: bytes) -> bytes | None:
+    """Lease addresses for ever: one to the driver's own client, one to those that come new."""
+    answers = {b"\x01": b"\x02", b"\x03": b"\x05"}  # OFFER and ACK
+    kind = answers.get(question[242:243])
+    if kind is None:
+        return None
+    address = _OFFERED if b"netzpuls" in question else "10.1.0.50"
+    return (
+        b"\x02\x01\x06\x00" + question[4:8] + bytes(8) + socket.inet_aton(address) + bytes(8)
+        + question[28:240] + b"\x35\x01" + kind + b"\x36\x04\x0a\x01\x00\x01"
+        + b"\x33\x04\xff\xff\xff\xff" + b"\x01\x04\xff\xff\xff\x00"
+        + b"\x03\x04\x0a\x01\x00\x01" + b"\x06\x04\x0a\x01\x00\x01" + b"\xff"
+    )  # fmt: skip
+
+
 class Bench:
     """Broker, collector and servers, with relays before them."""
 
@@ -176,7 +192,11 @@ class Bench:
         self._datagrams = [
             self._counted("dns", lambda question: _forwarded(question, dns)),
             self._counted("ntp", _ntp),
+            self._counted("dhcp", _dhcp),
         ]
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
+            trial.bind(("127.0.0.1", 0))
+            client = trial.getsockname()[1]
         plain, tls = [web.server_address[1] for web in self._webs]
         ways = {
             "uplink": ("10.1.0.2", 8883, site.port),
@@ -190,6 +210,9 @@ class Bench:
             (ADDRESS, 123, "127.0.0.1", self._datagrams[1].port),
             ("10.1.0.1", 53, "127.0.0.1", self._datagrams[0].port),
             ("203.0.113.53", 53, "127.0.0.1", self._datagrams[0].port),
+            ("255.255.255.255", 67, "127.0.0.1", self._datagrams[2].port),
+            ("10.1.0.1", 67, "127.0.0.1", self._datagrams[2].port),
+            ("0.0.0.0", 68, "127.0.0.1", client),  # noqa: S104 - the board's own port
         ]
         self._relays = []
         for purpose, (address, number, to) in ways.items():
@@ -205,7 +228,7 @@ class Bench:
                 sent=len(question),
                 received=len(reply or b""),
                 packets_sent=1,
-                packets_received=1,
+                packets_received=int(reply is not None),
             )
             return reply
 
@@ -339,7 +362,7 @@ def _day(timed: list[tuple[str, dict[str, Any], Counter[tuple[str, str]]]]) -> d
     pings = _DAY_S // _PING_S - _DAY_S // _PERIOD_S  # every third is a report instead
     days: dict[str, dict[str, int]] = {}
     for purpose, count in sorted(times.items()):
-        header = _IP_UDP if purpose in ("dns", "ntp") else _IP_TCP
+        header = _IP_UDP if purpose in ("dhcp", "dns", "ntp") else _IP_TCP
         day = {}
         for way in ("sent", "received"):
             for name in (way, f"packets_{way}"):

@@ -121,7 +121,7 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         if left_ms <= 0:
             return layer, DEADLINE_PASSED
         limit_ms = min(left_ms, config.deadline_ms[name] + _SLACK_MS)
-        result = await within_ms(module.probe(port, config, evidence), limit_ms)
+        result = await within_ms(_emptied([module.probe(port, config, evidence)]), limit_ms)
     except TimeoutError:
         return layer, DEADLINE_PASSED
     except Exception as error:
@@ -136,6 +136,15 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         give_back("agent.probes." + name, *_TOOLS)
     evidence.measures.update(result.measures)
     return layer, result.reason
+
+
+async def _emptied(box):
+    """Await what is in a box.
+
+    MicroPython's tasks that wait may point at one that has ended, and that keeps what it awaited:
+    this, which has let go of the probe and all of its module.
+    """
+    return await box.pop()
 
 
 class Schedule:

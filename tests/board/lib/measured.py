@@ -119,6 +119,7 @@ async def run():
     with open(root + "/routes.json") as file:
         for address, number, to_address, to_number in json.load(file):
             port.socket.routes[address, number] = (to_address, to_number)
+    port.socket.absent = ["10.1.0.77"]  # what DHCP offers to a new client is free
     board = start(port, root, port.boot())
     task = asyncio.create_task(board.uplink.run())
     for _ in range(int(cycles)):

@@ -318,6 +318,14 @@ class LoanTest(unittest.TestCase):
         give_back(name)
         self.assertEqual(borrow(name).LAYER, RADIO)
 
+    def test_what_has_ended_is_not_held_by_what_awaited_it(self):
+        async def ended():
+            return 5
+
+        box = [ended()]
+        self.assertEqual(asyncio.run(agent.cycle._emptied(box)), 5)
+        self.assertEqual(box, [])
+
 
 class ScheduleTest(unittest.TestCase):
     def test_does_not_drift(self):
