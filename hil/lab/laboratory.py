@@ -53,7 +53,7 @@ _HOTSPOTS = ("Marktplatz", "Bahnhof")
 _FIRST_MAC = 0x240AC4200000  # 24:0a:c4 is one of Espressif's ranges
 _FIRST_UP_PERIODS = 6
 # Boards of the lab hurry: what is slow for them is sooner so than at one report a minute.
-_LEASE_MS = 350
+_LEASE_MS = 900
 _RESOLVER_MS = 250
 # In percent of the period. Round trips and retransmissions do not hurry with them, so a probe gets
 # more of a cycle than by default; more than a whole one together, for not all fail at once.
@@ -61,7 +61,7 @@ _DEADLINE_SHARES = {
     "cycle": 91,
     "radio": 40,
     "association": 40,
-    "addressing": 27,
+    "addressing": 45,
     "gateway": 15,
     "resolver": 15,
     "portal": 19,

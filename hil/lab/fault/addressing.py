@@ -18,7 +18,7 @@ from firmware.linkreport.table import (
 from hil.lab.actor import DhcpServer, Squatter
 from hil.lab.fault.definition import Expected, Scene, fault
 
-_REPLY_DELAY_S = 0.3  # dnsmasq knows whole seconds only: too slow for boards that hurry
+_REPLY_DELAY_S = 0.6  # dnsmasq knows whole seconds only: too slow for boards that hurry
 
 
 @fault(
