@@ -218,6 +218,7 @@ class Matrix:
             if fault.expected.trouble in troubles:
                 row.cycles = troubles.index(fault.expected.trouble) + 1
                 row.seconds = round(told[min(row.cycles, len(told)) - 1].at_s - begin_s, 1)
+                self._judge_time(row, row.cycles, WANTED_CYCLES, "the trouble was told")
             else:
                 others = sorted(set(troubles) - {"none"})
                 row.cycles = row.seconds = None

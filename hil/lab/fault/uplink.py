@@ -12,8 +12,8 @@ _CLOCK_AHEAD_S = 7200
 
 @fault(
     "broker-down",
-    "the gateway's broker is stopped",
-    Expected(trouble="broker-silent"),
+    "the gateway's broker is stopped, and its host refuses connections",
+    Expected(trouble="broker-refused"),
     layer=0,
     part="gateway",
 )
