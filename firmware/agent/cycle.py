@@ -1,6 +1,7 @@
 """One measurement: run the probes; and when the next is due."""
 
 from linkreport.table import (
+    ADDRESSING,
     ASSOCIATION,
     DEADLINE_PASSED,
     DEGRADED,
@@ -39,7 +40,7 @@ PROBES = (
     "service",
     "throughput",
 )
-_TOOLS = ("agent.dns", "agent.web", "agent.secure")  # what probes load for themselves
+_TOOLS = ("agent.dhcp", "agent.dns", "agent.web", "agent.secure")  # what probes load for themselves
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
@@ -115,7 +116,9 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
     try:
         module = borrow("agent.probes." + name)
         layer = module.LAYER
-        if not evidence.works(module.NEEDS):
+        # A server that failed leaves us the address that we had.
+        has_address = module.NEEDS == ADDRESSING and evidence.gateway
+        if not has_address and not evidence.works(module.NEEDS):
             return layer, UNTESTED
         left_ms = until_ms - port.uptime_ms()
         if left_ms <= 0:

@@ -7,16 +7,19 @@ from port import ASSOCIATED, CONNECTING
 
 
 class Lease:
-    """What DHCP told of the network, as text; "" for what it did not tell.
+    """A lease that the board keeps itself.
 
     Attributes:
         server: the DHCP server's address.
-        portal_api: the URI of RFC 8910.
+        portal_api: the URI of RFC 8910, "" for none.
+        renew_ms, ends_ms: when to ask for more time, and when it is over.
     """
 
     def __init__(self):
         self.server = ""
         self.portal_api = ""
+        self.renew_ms = 0
+        self.ends_ms = 0
 
 
 class Link:
@@ -28,6 +31,8 @@ class Link:
         stood: the association that we asked for was made.
         quiet: an event, set while no cycle measures, so that the uplink keeps off the air.
         online: the last cycle found a lease.
+        lease: the Lease, None while the driver keeps it.
+        is_drivers: under this association the driver keeps the lease.
         networks: what the self-test's scan showed, for the first cycle; then None.
         scan_ms: how long a scan takes.
         air: the last scan's reason, as far as it lies in what else is in the air.
@@ -55,6 +60,8 @@ class Link:
         self.others = {}
         self.day = 0
         self.online = False
+        self.lease = None
+        self.is_drivers = False
         self.networks = None
         self.identity = "/identity"
         self.waiting = 0
@@ -77,3 +84,8 @@ class Link:
         self.requested = False
         self.stood = False
         self.online = False
+
+    def renounce(self):
+        """Leave the address to the driver's DHCP client, which starts anew."""
+        self._port.dhcp()
+        self.lease = None

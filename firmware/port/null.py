@@ -20,6 +20,9 @@ else:
         return end - start
 
 
+_DHCP_CLIENT = 68
+
+
 class NullPort:
     """A board that only exists in memory.
 
@@ -242,20 +245,33 @@ class NullNetwork:
 
     Attributes:
         routes: {(address, port): (address, port)} for what shall lead elsewhere.
-        echo: whether the router answers pings; a list answers each ping as it says.
+        echo: whether hosts answer pings; a list answers each ping as it says.
+        absent: addresses that no host has.
+
+    A DHCP server of a test is routed as ("255.255.255.255", 67), our own port as ("0.0.0.0", 68);
+    without that the port is taken, as it is by the driver's client.
     """
 
     AF_INET = socket.AF_INET
     SOCK_STREAM = socket.SOCK_STREAM
     SOCK_DGRAM = socket.SOCK_DGRAM
     SOCK_RAW = socket.SOCK_RAW
+    SOL_SOCKET = socket.SOL_SOCKET
+    SO_REUSEADDR = socket.SO_REUSEADDR
+    SO_BROADCAST = socket.SO_BROADCAST
 
     def __init__(self):
         self.routes = {}
         self.echo = True
+        self.absent = []
 
     def getaddrinfo(self, address, number):
-        """Return where the route leads."""
+        """Return where the route leads.
+
+        Raises: OSError: the port of a DHCP client, without a route.
+        """
+        if number == _DHCP_CLIENT and (address, number) not in self.routes:
+            raise OSError(errno.EADDRINUSE, "taken")
         return socket.getaddrinfo(*self.routes.get((address, number), (address, number)))
 
     def socket(self, family, kind, protocol=0):
@@ -277,6 +293,9 @@ class NullEcho:
 
     def sendto(self, packet, target):
         """Answer an echo request, if the test says so."""
+        for address in self._network.absent:
+            if target == self._network.getaddrinfo(address, 1)[0][-1]:
+                return len(packet)
         echo = self._network.echo
         if echo.pop(0) if isinstance(echo, list) else echo:
             # Type 8 becomes 0, so the checksum grows by 0x0800 (RFC 1624).

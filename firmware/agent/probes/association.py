@@ -136,5 +136,6 @@ def _begin(port, wlan, link, access_point):
     link.requested = True
     link.stood = False
     link.requested_at_ms = port.uptime_ms()
-    port.dhcp()  # a static address is the last network's
+    link.renounce()  # it is the last network's
+    link.is_drivers = False
     port.associate(wlan.ssid, wlan.key, access_point[1])

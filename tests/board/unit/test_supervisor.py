@@ -254,7 +254,7 @@ class SupervisorTest(unittest.TestCase):
 
         async def go(lines):
             board = start(self.port, self.root)
-            for number in range(40):
+            for number in range(24):
                 await board.cycle()
                 board.spool.acknowledge(number)
                 lines.clear()
@@ -267,7 +267,7 @@ class SupervisorTest(unittest.TestCase):
         with Console(agent.agent) as console:
             asyncio.run(go(console.lines))
         # Something the collector takes for a pointer may keep a little for a while.
-        self.assertLessEqual(min(used[30:]) - min(used[5:15]), 256)
+        self.assertLessEqual(min(used[16:]) - min(used[4:10]), 256)
 
     def test_another_boards_files_lead_to_safe_mode(self):
         furnish(self.root)
