@@ -253,7 +253,7 @@ def parse(message, mac):
         ):
             raise NotAnAnswerError("option %d has a wrong length" % code)
     kind = found.get(_KIND, b"\0")[0]
-    if kind not in (OFFER, ACK, NAK) or _SERVER not in found:
+    if kind not in (OFFER, ACK, NAK) or found.get(_SERVER, _NOWHERE) == _NOWHERE:
         raise NotAnAnswerError("not what a server says")
     address = message[16:20]
     if kind != NAK and (address[0] in (0, 127) or address[0] >= 224):

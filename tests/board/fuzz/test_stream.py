@@ -110,6 +110,7 @@ def test_web_pages(server: Server, pieces: list[bytes], in_drops: bool) -> None:
 
 @given(documents("captive", "seconds-remaining") | mutants(CAPTIVE))
 @example(b"[" * BODY_BYTES)
+@example(b'{"a":' + b"[" * (BODY_BYTES - 6) + b"}")
 @example(b'{"captive":' * 90)
 @example(b'{"captive": 1}')
 @example(b'{"captive": "true"}')

@@ -1,7 +1,8 @@
 """Malformed input, and what must come of it on every interpreter: golden/hostile-v1.json.
 
 One case a line, so that a small heap holds them: {"kind", "name", "hex", "comes"}; with "times"
-the bytes are repeated, and with "or" this may come, too. "refused" is the module's own error.
+the bytes are repeated, with "before" and "after" others stand around them, and with "or" this may
+come, too. "refused" is the module's own error.
 """
 
 import asyncio
@@ -12,6 +13,7 @@ import unittest
 _CORPUS = "/".join(__file__.split("/")[:-3]) + "/golden/hostile-v1.json"
 _MARK = b"12345678"
 _IDENTIFIER = 0x1234
+_MAC = b"\x24\x0a\xc4\x12\x34\x56"
 _REFUSALS = ("NotAnAnswerError", "MqttError", "ConfigError", "AckError")
 
 
@@ -46,6 +48,20 @@ def seal():
 
 
 # One reader for each kind. It imports what it reads with, as a board does: not all at once.
+
+
+def of_dhcp(raw):
+    from agent.dhcp import parse
+
+    found = parse(raw, _MAC)
+    return [
+        found.kind,
+        found.address,
+        found.server,
+        found.lease_s,
+        found.router,
+        found.portal_api,
+    ]
 
 
 def of_dns(raw):
@@ -169,6 +185,7 @@ class HostileTest(unittest.TestCase):
         count = 0
         for case in cases(kinds):
             raw = bytes.fromhex(case["hex"]) * case.get("times", 1)
+            raw = bytes.fromhex(case.get("before", "")) + raw + bytes.fromhex(case.get("after", ""))
             name = "%s: %s" % (case["kind"], case["name"])
             try:
                 came = globals()["of_" + case["kind"]](raw)
@@ -180,6 +197,9 @@ class HostileTest(unittest.TestCase):
                 self.assertEqual(came, case["comes"], name)
             count += 1
         self.assertTrue(count, "no case of %s" % (kinds,))
+
+    def test_dhcp(self):
+        self.check("dhcp")
 
     def test_dns(self):
         self.check("dns")
