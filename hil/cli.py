@@ -17,6 +17,7 @@ from fleet.cli.output import emit, json_option, result
 from fleet.errors import ConfigurationError
 from hil.board.application import TEXT, build_image
 from hil.board.board import DEFAULT_MAC, Board, Settings, serve
+from hil.board.i2c import DEVICES
 from hil.board.run import HEAP_BYTES
 
 _PATH = click.Path(path_type=Path, dir_okay=False)
@@ -85,6 +86,13 @@ def lab() -> None:
     help="A WLAN interface in this network namespace; may be repeated.  [default: relays]",
 )
 @click.option("--lan", help="Interface of its Ethernet; needs --interface.")
+@click.option(
+    "--sensor",
+    "sensors",
+    multiple=True,
+    type=click.Choice(tuple(DEVICES)),
+    help="A sensor on its I2C bus; may be repeated.",
+)
 @click.option("--control", type=_PATH, help="Control socket.  [default: LINK.control]")
 @click.option(
     "--mac", type=_Mac(), default=DEFAULT_MAC.hex(":"), show_default=True, help="Its MAC."

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 from typing import Protocol
 
 from hil.board.radio import Behind
 
 Addresses = tuple[str, str, str, str]  # address, netmask, gateway, resolver: as ifconfig() has them
 NO_ADDRESSES: Addresses = ("0.0.0.0", "0.0.0.0", "0.0.0.0", "0.0.0.0")  # noqa: S104 - no bind
+
+_LOOPBACK, _MULTICAST = 127, 224  # first bytes of addresses
+_LONGEST_SHARED = 30  # a longer prefix leaves no room for addresses of the network itself
+
+
+def is_host(address: str, netmask: str) -> bool:
+    """Tell whether an interface can have an address: one host's, and not its network's."""
+    try:
+        own = IPv4Interface((address, netmask))
+    except ValueError:
+        return False
+    first = own.ip.packed[0]
+    reserved = (own.network.network_address, own.network.broadcast_address)
+    is_one = own.network.prefixlen > _LONGEST_SHARED or own.ip not in reserved
+    return 0 < first < _MULTICAST and first != _LOOPBACK and is_one
 
 
 class Antenna(Protocol):

@@ -25,6 +25,7 @@ from hil.board.control import ControlServer
 from hil.board.error import ControlError, FlashFileError, PortError
 from hil.board.ethernet import Ethernet
 from hil.board.flash import Flash
+from hil.board.i2c import I2cBus
 from hil.board.line import Line, LogPort, PtyPort
 from hil.board.loader import SYNC_HEAD, Loader
 from hil.board.netlink import Netlink
@@ -34,6 +35,7 @@ from hil.board.rfc2217 import Rfc2217Port
 from hil.board.run import HEAP_BYTES
 from hil.board.station import INSTANT, REAL, Delays, Station
 from hil.board.wire import WireAntenna
+from hil.board.wiring import Wiring
 
 DEFAULT_MAC = bytes.fromhex("240ac4000001")  # 24:0a:c4 is one of Espressif's ranges
 
@@ -58,6 +60,7 @@ class Settings:
         radio: file with the radio model; None for an empty air.
         interfaces: the board's own WLAN interfaces, in the network namespace that it runs in;
             none: its networks are relays on loopback.
+        sensors: what is wired to its I2C bus, by names of `hil.board.i2c`.
         lan: the interface of its Ethernet; None for a board without.
         control: path of the control socket; None for the link's path with ".control".
         instant: no line speed, no flash times, no radio delays.
@@ -72,6 +75,7 @@ class Settings:
     radio: Path | None = None
     interfaces: tuple[str, ...] = ()
     lan: str | None = None
+    sensors: tuple[str, ...] = ()
     control: Path | None = None
     mac: bytes = DEFAULT_MAC
     instant: bool = False
@@ -136,15 +140,18 @@ class Board:
             stack.callback(self.ethernet.close)
             self.station = Station(radio, self._antenna(netlink, delays), settings.mac, delays)
             stack.callback(self.station.close)
+            self.wiring = Wiring(I2cBus(settings.sensors))
             self._chip = Chip(
                 self._flash,
                 self._line,
-                self.station,
-                self.ethernet,
                 settings.mac,
+                station=self.station,
+                ethernet=self.ethernet,
+                wiring=self.wiring,
                 command=command,
                 bootloader=self._enter_loader,
             )
+            stack.callback(self._chip.wear.close)
             stack.callback(self._halt)
             control = ControlServer(settings.control_path, self._control)
             await stack.enter_async_context(control)
@@ -162,6 +169,8 @@ class Board:
         self._halt()
         if on:
             self._run(Cause.POWER_ON)
+        else:
+            self.wiring.bus.power_off()
 
     def state(self) -> dict[str, Any]:
         """Describe the board for the control socket."""
@@ -175,6 +184,9 @@ class Board:
             "rfc2217": self.rfc2217_port,
             "station": self.station.state(),
             "ethernet": self.ethernet.state(),
+            "wear_percent": self._chip.wear.percent,
+            "wiring": self.wiring.state(),
+            "sensor": self.wiring.bus.state(),
             "radio": self.station.radio.document(),
         }
 
@@ -294,29 +306,51 @@ class Board:
     # What comes from the control socket
 
     def _control(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
-        radio = self.station.radio
-        if operation == "radio":
-            radio.set(request["set"])
-        elif operation == "access-point":
-            radio.change(request["ssid"], request["change"], request.get("bssid"))
-        elif operation == "line":
-            radio.change(request["ssid"], {"network": {"line_up": request["up"]}})
-        elif operation == "kick":
-            return {"kicked": self._kick(request)}
-        elif operation == "power":
-            if not isinstance(request["on"], bool):
-                raise ControlError("on must be true or false")
-            self.power(on=request["on"])
-        elif operation != "state":
-            raise KeyError(operation)
+        answer = self._operations[operation](request)
         self.station.refresh()
-        return {"state": self.state()} if operation == "state" else {}
+        return answer or {}
 
-    def _kick(self, request: dict[str, Any]) -> bool:
+    @property
+    def _operations(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any] | None]]:
+        radio = self.station.radio
+        return {
+            "state": lambda _: {"state": self.state()},
+            "radio": lambda request: radio.set(request["set"]),
+            "access-point": self._change_point,
+            "line": self._switch_line,
+            "kick": self._kick,
+            "power": self._switch_power,
+            "sensor": lambda request: self.wiring.bus.change(request["name"], request["change"]),
+            "wear": self._wear_out,
+        }
+
+    def _change_point(self, request: dict[str, Any]) -> None:
+        self.station.radio.change(request["ssid"], request["change"], request.get("bssid"))
+
+    def _switch_line(self, request: dict[str, Any]) -> None:
+        self.station.radio.change(request["ssid"], {"network": {"line_up": request["up"]}})
+
+    def _switch_power(self, request: dict[str, Any]) -> None:
+        self.power(on=_flag(request, "on"))
+
+    def _wear_out(self, request: dict[str, Any]) -> None:
+        percent = request.get("percent", 100)
+        if type(percent) is not int or not 0 < percent <= 100:
+            raise ControlError("percent must be a whole number from 1 to 100")
+        self._chip.wear.set(percent if _flag(request, "failing") else 0)
+
+    def _kick(self, request: dict[str, Any]) -> dict[str, Any]:
         reason = request.get("reason", _CLASS_3_FRAME)
         if type(reason) is not int or not 0 < reason < _REASONS_END:
             raise ControlError(f"reason must be a whole number from 1 to {_REASONS_END - 1}")
-        return self.station.kick(request["ssid"], request.get("bssid"), reason)
+        return {"kicked": self.station.kick(request["ssid"], request.get("bssid"), reason)}
+
+
+def _flag(request: dict[str, Any], name: str) -> bool:
+    value = request[name]
+    if not isinstance(value, bool):
+        raise ControlError(f"{name} must be true or false")
+    return value
 
 
 async def serve(settings: Settings, ready: Callable[[Board], None]) -> None:

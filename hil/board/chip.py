@@ -20,6 +20,8 @@ from hil.board.line import Line
 from hil.board.nvs import Nvs, NvsError
 from hil.board.run import Interpreter, Request, RequestError
 from hil.board.station import Station
+from hil.board.wear import Wear
+from hil.board.wiring import Wiring
 
 EPOCH_2000_S = 946_684_800  # an ESP32's clock starts here when it has power again
 
@@ -52,16 +54,18 @@ class Chip:
 
     Attributes:
         bootloader: called when the program asks for the serial loader.
+        wear: which sectors of the file system fail; outlives resets, as wear does.
     """
 
     def __init__(
         self,
         flash: Flash,
         line: Line,
-        station: Station,
-        ethernet: Ethernet,
         mac: bytes,
         *,
+        station: Station,
+        ethernet: Ethernet,
+        wiring: Wiring,
         command: list[str],
         bootloader: Callable[[], None],
     ) -> None:
@@ -69,6 +73,8 @@ class Chip:
         self._line = line
         self._station = station
         self._ethernet = ethernet
+        self._wiring = wiring
+        self.wear = Wear()
         self._mac = mac
         self._command = command
         self._bootloader = bootloader
@@ -154,6 +160,7 @@ class Chip:
         self._fifo = b""
         self._station.off()
         self._ethernet.off()
+        self._wiring.reset()
         if self._interpreter is not None:
             self._interpreter.kill()
             self._interpreter = None
@@ -172,6 +179,7 @@ class Chip:
         self._interpreter = Interpreter(
             self._command,
             self._flash.file_number,
+            self.wear.file_number,
             output=self._line.write,
             backlog=lambda: self._line.backlog_bytes,
             request=self._serve,
@@ -214,6 +222,8 @@ class Chip:
         service = self._services.get(operation)
         if service is not None:
             return service(request)
+        if self._wiring.knows(operation):
+            return self._wiring.serve(operation, request)
         if self._ethernet.knows(operation):
             return self._ethernet.serve(operation, request)
         return self._station.serve(operation, request)

@@ -9,6 +9,8 @@ A unix-domain socket, JSON lines. One request, one answer: {"ok": true, …} or
     {"op": "line", "ssid": "school-north", "up": false}
     {"op": "kick", "ssid": "school-north", "reason": 6}
     {"op": "power", "on": false}
+    {"op": "sensor", "name": "air", "change": {"co2_ppm": 1450}}
+    {"op": "wear", "failing": true, "percent": 20}
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Any, Self
 from fleet.errors import NetzpulsError
 from hil.board.error import ControlError, PortError
 
-OPERATIONS = ("state", "radio", "access-point", "line", "kick", "power")
+OPERATIONS = ("state", "radio", "access-point", "line", "kick", "power", "sensor", "wear")
 _LINE_LIMIT_BYTES = 1 << 20
 _PATH_LIMIT_BYTES = 107  # of a unix socket
 _ANSWER_S = 10.0
@@ -154,3 +156,11 @@ class ControlClient:
     def power(self, *, on: bool) -> None:
         """Switch the board's power."""
         self.call("power", on=on)
+
+    def sensor(self, name: str, **change: Any) -> None:
+        """Change the air that sensors measure ("air": co2_ppm=1450), or a fault of one."""
+        self.call("sensor", name=name, change=change)
+
+    def wear(self, *, failing: bool, percent: int = 100) -> None:
+        """Let a share of the file system's sectors refuse writes, or mend them."""
+        self.call("wear", failing=failing, percent=percent)

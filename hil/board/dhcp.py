@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Interface
 from typing import Any, TypeVar
 
-from hil.board.antenna import NO_ADDRESSES, Addresses
+from hil.board.antenna import NO_ADDRESSES, Addresses, is_host
 from hil.board.packet import udp_content, udp_packet
 
 SERVER_PORT, CLIENT_PORT = 67, 68
@@ -257,7 +257,7 @@ class Client:
         message = parse(content, self._transaction, self._mac) if content is not None else None
         if message is None or message.kind not in kinds:
             return None
-        return message if message.kind == NAK or _is_host(message.address) else None
+        return message if message.kind == NAK or is_host(*message.addresses[:2]) else None
 
     async def _is_taken(self, address: str) -> bool:
         """Ask with ARP whether somebody on the network has an address."""
@@ -319,11 +319,6 @@ def _chosen(message: Message) -> dict[int, bytes]:
         _REQUESTED: socket.inet_aton(message.address),
         _SERVER: socket.inet_aton(message.server),
     }
-
-
-def _is_host(address: str) -> bool:
-    first = int(address.partition(".")[0])
-    return 0 < first < 224 and first != 127
 
 
 def _packet_socket(interface: str, protocol: int) -> socket.socket:

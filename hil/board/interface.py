@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from pathlib import Path
 from typing import Any
 
-from hil.board.antenna import Addresses
+from hil.board.antenna import Addresses, is_host
 from hil.board.error import PortError
 from hil.board.netlink import MAIN_TABLE, Netlink, Route, abort_connections
 
@@ -123,13 +123,14 @@ class Interface:
 
     def _routes_for(self, addresses: Addresses) -> list[Route]:
         own, gateway = _interface(addresses), IPv4Address(addresses[2])
+        reserved = (own.network.network_address, own.network.broadcast_address)
         routes = []
         for table, metric in ((MAIN_TABLE, self._metric), (self._table, 0)):
             routes += [
                 Route(self._index, to, own.ip, None, table, metric)
                 for to in (own.network, _LIMITED_BROADCAST)
             ]
-            if gateway in own.network and gateway != own.ip:
+            if gateway in own.network and gateway not in (own.ip, *reserved):
                 routes.append(Route(self._index, _ANYWHERE, own.ip, gateway, table, metric))
         return routes
 
@@ -145,8 +146,10 @@ def _interface(addresses: Addresses) -> IPv4Interface:
 def checked(config: Sequence[Any]) -> Addresses:
     """Return what ifconfig() was given, if an interface can have it.
 
-    Raises: ValueError: four addresses are needed, the second a netmask.
+    Raises: ValueError: four addresses are needed, a host's first, then a netmask.
     """
     address, netmask, gateway, resolver = (str(part) for part in config)
     own = IPv4Interface((address, netmask))
+    if not is_host(address, netmask):
+        raise ValueError(f"{own} is no host's address")
     return str(own.ip), str(own.netmask), str(IPv4Address(gateway)), str(IPv4Address(resolver))

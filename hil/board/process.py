@@ -57,6 +57,8 @@ class BoardProcess:
                 command += [option, str(value.absolute() if isinstance(value, Path) else value)]
         for name in settings.interfaces:
             command += ["--interface", name]
+        for name in settings.sensors:
+            command += ["--sensor", name]
         if settings.instant:
             command.append("--instant")
         self.process = subprocess.Popen(

@@ -69,6 +69,7 @@ class Interpreter:
         self,
         command: list[str],
         flash_file: int,
+        wear_file: int,
         *,
         output: Callable[[bytes], None],
         backlog: Callable[[], int],
@@ -77,6 +78,7 @@ class Interpreter:
     ) -> None:
         self._command = command
         self._flash_file = flash_file
+        self._wear_file = wear_file
         self._output = output
         self._backlog = backlog
         self._request = request
@@ -110,11 +112,12 @@ class Interpreter:
                     str(_START.parent.parent),
                     str(theirs.fileno()),
                     str(self._flash_file),
+                    str(self._wear_file),
                 ],
                 stdin=self._stdin_read,
                 stdout=self._stdout_write,
                 stderr=self._stdout_write,
-                pass_fds=(theirs.fileno(), self._flash_file),
+                pass_fds=(theirs.fileno(), self._flash_file, self._wear_file),
                 start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - the board has one thread
                 cwd="/",

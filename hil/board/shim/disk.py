@@ -5,6 +5,7 @@ import vfs
 
 _BLOCK = 4096
 _PAGE = 256
+_EIO = 5
 _BOOT = """# This file is executed on every boot (including wake-boot from deepsleep)
 #import esp
 #esp.osdebug(None)
@@ -14,10 +15,14 @@ _BOOT = """# This file is executed on every boot (including wake-boot from deeps
 
 
 class Partition:
-    """A block device with the rules and times of a NOR flash."""
+    """A block device with the rules and times of a NOR flash.
 
-    def __init__(self, file, address, size, timing):
+    Where `wear`, a byte for each sector of the flash, is not 0, writes and erases fail.
+    """
+
+    def __init__(self, file, wear, address, size, timing):
         self._file = file
+        self._wear = wear
         self._address = address
         self._blocks = size // _BLOCK
         self._first_us, self._further_us, self._page_us, self._sector_us = timing
@@ -28,6 +33,8 @@ class Partition:
         self._file.readinto(buffer)
 
     def writeblocks(self, block, buffer, offset=None):
+        if self._is_worn(block):
+            return -_EIO
         if offset is None:
             self.ioctl(6, block)
             offset = 0
@@ -52,10 +59,16 @@ class Partition:
         if op == 5:
             return _BLOCK
         if op == 6:
+            if self._is_worn(arg):
+                return -_EIO
             self._file.seek(self._address + arg * _BLOCK)
             self._file.write(b"\xff" * _BLOCK)
             self._busy(self._sector_us)
             return 0
+
+    def _is_worn(self, block):
+        self._wear.seek(self._address // _BLOCK + block)
+        return self._wear.read(1) != b"\0"
 
     def _busy(self, duration_us):
         self._owed_us += duration_us
@@ -64,12 +77,12 @@ class Partition:
             self._owed_us = 0
 
 
-def mount(file, address, size, timing):
+def mount(file, wear, address, size, timing):
     """Mount the partition as /, made fresh if it is blank, as the ESP32 port does."""
     vfs.umount("/")
     if not size:
         return
-    device = Partition(file, address, size, timing)
+    device = Partition(file, wear, address, size, timing)
     try:
         vfs.mount(vfs.VfsLfs2(device, readsize=32, progsize=32, lookahead=32), "/")
     except OSError:

@@ -1,9 +1,10 @@
-"""machine of an ESP32, as far as a board without wires has one."""
+"""machine of an ESP32, as far as a program can be one."""
 
 import time
 from machine import idle, mem8, mem16, mem32, time_pulse_us
 
 from . import channel
+from .wiring import I2C, PWM, Pin, Signal, SoftI2C, bitstream
 
 PWRON_RESET, HARD_RESET, WDT_RESET, DEEPSLEEP_RESET, SOFT_RESET = 1, 2, 3, 4, 5
 
@@ -100,69 +101,6 @@ class RTC:
         if len(data) > 2048:
             raise ValueError("buffer too long")
         channel.call("rtc-memory", data=bytes(data).hex())
-
-
-class Pin:
-    """A pin with nothing on it: it remembers what it was told."""
-
-    IN, OUT, OPEN_DRAIN = 1, 3, 7
-    PULL_DOWN, PULL_UP = 1, 2
-    IRQ_RISING, IRQ_FALLING = 1, 2
-    WAKE_LOW, WAKE_HIGH = 4, 5
-    _levels = {}
-
-    def __init__(self, id, mode=-1, pull=-1, *, value=None, drive=0, hold=False):
-        self._id = id
-        self.init(mode, pull, value=value)
-
-    def init(self, mode=-1, pull=-1, *, value=None, drive=0, hold=False):
-        if pull == Pin.PULL_UP:
-            Pin._levels.setdefault(self._id, 1)
-        if value is not None:
-            self.value(value)
-
-    def value(self, level=None):
-        if level is None:
-            return Pin._levels.get(self._id, 0)
-        Pin._levels[self._id] = 1 if level else 0
-
-    __call__ = value
-
-    def on(self):
-        self.value(1)
-
-    def off(self):
-        self.value(0)
-
-    def toggle(self):
-        self.value(not self.value())
-
-    def irq(self, handler=None, trigger=3, wake=None):
-        return None
-
-    def __repr__(self):
-        return "Pin(%s)" % self._id
-
-
-class Signal:
-    """A pin that may be active low."""
-
-    def __init__(self, pin, invert=False):
-        self._pin = pin
-        self._invert = invert
-
-    def value(self, level=None):
-        if level is None:
-            return self._pin.value() ^ self._invert
-        self._pin.value(bool(level) ^ self._invert)
-
-    __call__ = value
-
-    def on(self):
-        self.value(1)
-
-    def off(self):
-        self.value(0)
 
 
 class Timer:

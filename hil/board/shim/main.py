@@ -4,7 +4,18 @@ import sys
 
 from . import channel
 
-_MODULES = ("time", "sys", "os", "micropython", "machine", "esp32", "socket", "network", "ntptime")
+_MODULES = (
+    "time",
+    "sys",
+    "os",
+    "micropython",
+    "machine",
+    "neopixel",
+    "esp32",
+    "socket",
+    "network",
+    "ntptime",
+)
 
 
 def begin(scope):
@@ -16,7 +27,8 @@ def begin(scope):
 
     from . import console, disk  # only now: they see the modules of an ESP32
 
-    disk.mount(open(int(sys.argv[3]), "r+b"), state["address"], state["size"], state["timing"])
+    flash, wear = open(int(sys.argv[3]), "r+b"), open(int(sys.argv[4]), "rb")
+    disk.mount(flash, wear, state["address"], state["size"], state["timing"])
     sys.path[:] = ["", ".frozen", "/lib"]
     sys.argv[:] = []
     for name in list(sys.modules):

@@ -1,4 +1,4 @@
-"""Started by the board process: MicroPython start.py FOLDER CHANNEL FLASH."""
+"""Started by the board process: MicroPython start.py FOLDER CHANNEL FLASH WEAR."""
 
 import sys
 

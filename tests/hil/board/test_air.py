@@ -202,6 +202,12 @@ def test_join_and_leave(repl: Repl) -> None:
         ("join('school', 'correct horse', bssid=b'\\xa4+\\xb0\\x00\\x00\\x01')", {}, 1010),
         ("join('school', 'correct horse')", {"security": "wpa2-enterprise"}, 201),
         ("join('school', 'correct horse')", {"security": "wpa3-sae"}, 1010),
+        ("join('school', 'correct horse')", {"full": True}, 5),
+        ("join('school', 'correct horse')", {"handshake": False}, 15),
+        ("join('school', 'wrong horse')", {"handshake": False}, 15),
+        ("join('school')", {"security": "open", "key": "", "handshake": False}, 1010),
+        ("join('school', 'correct horse')", {"rssi_dbm": -98}, 201),
+        ("join('school', 'correct horse')", {"rssi_dbm": -97}, 1010),
         ("join('school')", {"security": "open", "key": ""}, 1010),
     ],
 )
@@ -262,6 +268,57 @@ def test_an_access_point_that_goes_and_comes_back(desk: Desk, repl: Repl) -> Non
     assert said == "200\n"
     desk.control.change("school", up=True)
     joined(repl)
+
+
+def test_an_access_point_that_gets_too_weak(desk: Desk, repl: Repl) -> None:
+    joined(repl).run("wlan.config(reconnects=0)")
+    desk.control.change("school", rssi_dbm=-98)
+    assert repl.run("while wlan.isconnected(): time.sleep_ms(5)\nprint(wlan.status())") == "200\n"
+
+
+def test_an_access_point_that_kicks(desk: Desk, repl: Repl) -> None:
+    assert not desk.control.kick("school")
+    joined(repl).run("wlan.config(reconnects=0)")
+    assert not desk.control.kick("home")
+    assert desk.control.kick("school", 6)
+    assert repl.run("print(wlan.status(), wlan.isconnected(), wlan.ifconfig()[0])") == (
+        "6 False 0.0.0.0\n"
+    )
+    # Without more tries the driver does nothing of its own accord.
+    assert repl.run("time.sleep_ms(100); print(wlan.status())") == "6\n"
+    joined(repl).run("wlan.config(reconnects=-1)")
+    assert desk.control.kick("school")
+    said = repl.run("""
+        print(wlan.isconnected())
+        while not wlan.isconnected():
+            time.sleep_ms(5)
+        """)
+    assert said == "False\n"
+
+
+def test_a_chip_without_ethernet_says_so(repl: Repl) -> None:
+    said = repl.run("""
+        import machine
+        try:
+            network.LAN(mdc=machine.Pin(23), mdio=machine.Pin(18), power=None,
+                        phy_type=network.PHY_LAN8720, phy_addr=0)
+        except OSError as error:
+            print(error)
+        """)
+    assert said == "esp_eth_driver_install failed\n"
+
+
+def test_sockets_can_be_bound(repl: Repl) -> None:
+    """To the own address or to any, as a program does that has WLAN and LAN."""
+    said = joined(repl).run("""
+        for address, port in (('0.0.0.0', 68), (wlan.ifconfig()[0], 0)):
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+            udp.bind(at(address, port))
+            print(udp.sendto(b'x', at('255.255.255.255', 67)))
+            udp.close()
+        """)
+    assert said == "1\n1\n"
 
 
 def test_a_stream_stands_still_while_the_way_is_cut(desk: Desk, repl: Repl, server: Server) -> None:
