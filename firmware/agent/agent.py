@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 
-from linkreport.block import AGENT, ERROR, SENSOR
+from linkreport.block import AGENT, ERROR, SENSOR, UPLINK
 from linkreport.seal import Seal
 from linkreport.table import DEVICE, OK, SAFE_MODE
 from micropython import const
@@ -120,8 +120,11 @@ class Agent:
         """
         port = self.port
         if not self.safe:
-            if port.recall("boots_failed"):
-                port.remember("boots_failed", 0)
+            try:
+                if port.recall("boots_failed"):
+                    port.remember("boots_failed", 0)
+            except OSError:  # a flash that is worn out; the spool says so
+                return
         elif port.uptime_ms() >= (_SAFE_MS if self.uplink.acked_at_ms else _SAFE_UNHEARD_MS):
             self.safe = False
 
@@ -149,8 +152,8 @@ class Agent:
     def _keep(self, evidence):
         """Put the report of a cycle into the spool; return its number and its verdict."""
         port = self.port
-        self._tell(evidence.measures)
         self.spool.make_room()
+        self._tell(evidence.measures)
         heap_free_bytes = port.heap_free_bytes()
         try:
             statement = borrow("agent.statement")
@@ -164,12 +167,14 @@ class Agent:
                 error_count=self.faults.count,
                 spool=self.spool,
             )
-            self.spool.append(statement.wire.pack(values, self._seal, self.spool.tag))
-            self._told_version = True
-            return values.seq, (values.state, values.layer, values.reason)
+            raw = statement.wire.pack(values, self._seal, self.spool.tag)
+            told = values.seq, (values.state, values.layer, values.reason)
         finally:
             statement = values = None  # this frame would hold them
             give_back("agent.statement", "linkreport.report", "linkreport.verdict")
+        self.spool.append(raw)
+        self._told_version = True
+        return told
 
     async def _sense(self, measures):
         """Add what the sensors measure; whatever goes wrong with them stops no report."""
@@ -191,6 +196,7 @@ class Agent:
         text = self.faults.take()
         if text:
             measures[ERROR] = text.encode()
+        measures[UPLINK] = self.uplink.block()
         if not self._told_version:
             about = "%s %s" % (VERSION, sys.implementation.name)
             about += " " + ".".join(str(n) for n in sys.implementation.version[:3])

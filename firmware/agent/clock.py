@@ -34,7 +34,7 @@ class Clock:
         if port.time_s() < max(floor_s, last_s) and self.quality == CLOCK_NONE:
             port.set_time_s(max(floor_s, last_s))
         if self.quality == CLOCK_NONE and port.recall("clock_set") == 1:
-            port.remember("clock_set", 0)
+            _remember_set(port, 0)
 
     def now(self):
         """Return (Unix seconds, quality); 0 seconds while the time is not known."""
@@ -57,18 +57,33 @@ class Clock:
             self._ntp_due_ms = now_ms + _RENEW_MS
 
     def hear_ack(self, time_s):
-        """Take the collector's time, unless a better one is known."""
-        if self.quality == CLOCK_NTP or not self._floor_s <= time_s <= _LATEST_S:
-            return
+        """Take the collector's time, unless a better one is known.
+
+        Returns: how many seconds it is ahead of NTP's; 0 without NTP.
+        """
+        if self.quality == CLOCK_NTP:
+            ahead_s = time_s - self._port.time_s()
+            return max(-0x80000000, min(ahead_s, 0x7FFFFFFF))
+        if not self._floor_s <= time_s <= _LATEST_S:
+            return 0
         # Small steps are the way of the message, not a wrong clock.
         if self.quality != CLOCK_ACK or abs(time_s - self._port.time_s()) >= _STEP_S:
             self._set(time_s, CLOCK_ACK)
+        return 0
 
     def _set(self, time_s, quality):
         self._port.set_time_s(time_s)
         if self.quality == CLOCK_NONE:
-            self._port.remember("clock_set", 1)
+            _remember_set(self._port, 1)
         self.quality = quality
+
+
+def _remember_set(port, number):
+    """Remember whether the clock was set; it does without where the flash is worn out."""
+    try:
+        port.remember("clock_set", number)
+    except OSError:
+        return
 
 
 def not_before_s(certificate):

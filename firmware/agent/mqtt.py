@@ -32,7 +32,9 @@ _REFUSALS = (
 
 
 class MqttError(Exception):
-    """The broker does not speak MQTT as it should, refused us, or fell silent."""
+    """The broker does not speak MQTT as it should, refused us (`is_refusal`), or fell silent."""
+
+    is_refusal = False
 
 
 def packet(kind, *parts):
@@ -180,7 +182,9 @@ class Session:
         if len(body) != 2 or body[1]:
             code = body[1] if len(body) == 2 else 0
             known = _REFUSALS[code] if code < len(_REFUSALS) else "code %d" % code
-            raise MqttError("the broker refused us: %s" % (known or "malformed CONNACK"))
+            error = MqttError("the broker refused us: %s" % (known or "malformed CONNACK"))
+            error.is_refusal = True
+            raise error
 
     async def subscribe(self, topic):
         """Subscribe with QoS 0.

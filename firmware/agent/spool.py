@@ -3,13 +3,25 @@
     segment = header ‖ record ‖ record ‖ …        file name: first sequence number, in hex
     header  = "NZ" ‖ version (B) ‖ 0 (B) ‖ key id (H) ‖ first sequence (I) ‖ oldest sequence (I)
               ‖ lost (I) ‖ link of the first record (16) ‖ CRC-32 of all that (I): 38 bytes
-    record  = report without its link: body (its second byte is its length) ‖ tag
+    record  = size (B) ‖ size XOR 255 (B) ‖ code ‖ first 4 bytes of the tag
 
-The link of a record is the tag before it, so a plain report takes 88 bytes. The newest
-segment always stays, acknowledged or not: it carries the sequence number and the last tag
-over a power cut. A record that a cut tore is dropped; it never left the board. Where the
+The code is the body's difference to the record before (`agent.delta`; size 0: the body as it
+is). Link and tag are made again when a report is read: the link is the tag before it, and the
+tag must begin as the record says. A plain report takes about 20 bytes, one with every block and
+every field in motion about 50, and a segment is one block of LittleFS: a week of one report a
+minute fits twice, and just so.
+
+The newest segment always stays, acknowledged or not: it carries the sequence number and the last
+tag over a power cut. A record that a cut tore is dropped; it never left the board. Where the
 flash itself lost records, their sequence numbers are not used again. The header's oldest
 sequence makes removal safe to repeat after a cut.
+
+A flash that cannot be written keeps no report from being made: the last sixteen stay in memory,
+are sent as any other, and go to flash as soon as it takes them.
+
+Each report costs LittleFS about one erase of a block and a metadata commit; the blocks take
+turns. At one report a minute that is about 4,000 erases of a block and year (`make bench`,
+spool), so flash made for 100,000 lasts 25 years.
 """
 
 import binascii
@@ -20,20 +32,25 @@ import linkreport.frame as wire
 from linkreport.seal import TAG_BYTES
 from micropython import const
 
+from .loan import borrow, give_back
+
 _MAGIC = b"NZ"
-_VERSION = const(1)
+_VERSION = const(2)
 _HEADER = ">2sBBHIII16s"
 _CRC = ">I"
-_HEADER_BYTES = struct.calcsize(_HEADER) + struct.calcsize(_CRC)
+HEADER_BYTES = struct.calcsize(_HEADER) + struct.calcsize(_CRC)
+MARK_BYTES = 4
 _SUFFIX = ".seg"
 
-# Two blocks of LittleFS, less the pointer in the second: 92 plain reports.
-SEGMENT_BYTES = 8188
-# 7 days of one report a minute, and 896 KiB at most.
-MAX_SEGMENTS = 112
+SEGMENT_BYTES = 4096
+MAX_SEGMENTS = 220
+# Numbers are set aside so many at a time: a segment has no more records.
+MOST_RECORDS = 255
 _RESERVE_BYTES = const(32768)
-_TIME_AT = const(20)  # where the body holds its time
-_MIN_RECORD_BYTES = wire.CORE_BYTES + TAG_BYTES
+_IN_MEMORY = const(16)
+_ENOSPC = const(28)  # MicroPython's errno does not name it
+_SMALLEST_BYTES = const(24)  # a segment with less room is full
+_MOST_REPORT_BYTES = const(287)
 
 
 class Files:
@@ -82,29 +99,35 @@ class Spool:
         lost: reports given up because there was no room, or because the flash lost them.
         last_time_s: time of the last report found on flash, 0 if none.
         first_seq_of_boot: `next_seq` when the spool was opened.
-
-    Raises: OSError: the flash cannot be read.
+        error: why the flash takes nothing at present, None if it does.
     """
 
     def __init__(
-        self, files, seal, key_id, store, *, segment_bytes=SEGMENT_BYTES, max_segments=MAX_SEGMENTS
+        self, files, seal, key_id, store, *, max_segments=MAX_SEGMENTS, most_records=MOST_RECORDS
     ):
-        self._files = files
-        self._segment_bytes = segment_bytes
+        self.files = files
+        self.key_id = key_id
+        self.seal = seal
+        self.store = store
         self._max_segments = max_segments
-        self._seal = seal
-        self._key_id = key_id
-        self._store = store
-        self._firsts = []  # first sequence number of each segment, ascending
-        self._size = 0  # of the newest segment
-        self._read_at = None  # (sequence, segment, offset, link) where the last batch ended
-        self._holes = []  # [(first, end), …) that the flash lost
-        self._acked = 0
+        self._most_records = most_records
+        self.firsts = []  # first sequence number of each segment, ascending
+        self.size = SEGMENT_BYTES  # of the newest segment
+        self.state = None  # what `agent.delta` knows of the newest segment
+        self._reader = None  # [sequence, segment, offset, link, state] where a batch ended
+        self._recent = []  # the last reports, as they are sent
+        self.holes = []  # [(first, end), …) that are lost
+        self.acked = 0
         self.next_seq = 1
         self.tag = wire.NO_TAG
         self.lost = 0
         self.last_time_s = 0
-        self._recover()
+        self.error = None
+        try:
+            borrow("agent.recovery").recover(self)
+        finally:
+            give_back("agent.recovery", "agent.delta")
+        self._flash_seq = self.next_seq  # the next that has to go to flash
         self.first_seq_of_boot = self.next_seq
 
     @property
@@ -115,244 +138,280 @@ class Spool:
     @property
     def oldest_seq(self):
         """Lowest sequence number still held; that of the next report if none is."""
-        return self._acked + 1
+        return self.acked + 1
 
     @property
     def waiting(self):
         """Number of reports held."""
-        return self.last_seq - self._acked - sum(end - first for first, end in self._holes)
+        return self.last_seq - self.acked - sum(end - first for first, end in self.holes)
 
     def make_room(self):
         """Begin a new segment if the newest is full; give up the oldest if there is no room.
 
         To be called before a report is made, for the report tells what is held.
-        Raises: OSError: the flash cannot be written.
         """
-        if self._firsts and self._size + _MIN_RECORD_BYTES <= self._segment_bytes:
-            return
-        if len(self._firsts) >= self._max_segments or (
-            len(self._firsts) > 1 and self._files.free_bytes() < _RESERVE_BYTES
-        ):
-            self._give_up_oldest()
-        self._begin()
+        try:
+            if self._flash_seq < self.next_seq:
+                self._store()
+            elif self._is_full(_SMALLEST_BYTES):
+                self._begin(self.next_seq, self.tag)
+        except OSError as error:
+            self._fail(error)
 
     def append(self, raw):
-        """Keep one sealed report, which must be the next one.
-
-        Raises: OSError: the flash cannot be written; the report was not made then.
-        """
-        record = raw[: -wire.SEAL_BYTES] + wire.tag_of(raw)
-        if self._size + len(record) > self._segment_bytes:
-            self._begin()
-        try:
-            self._files.write(_name(self._firsts[-1]), self._size, record)
-        except OSError:
-            if len(self._firsts) < 2:
-                raise
-            self._give_up_oldest()
-            self._files.write(_name(self._firsts[-1]), self._size, record)
-        self._size += len(record)
+        """Keep one sealed report, which must be the next one, wherever that is possible."""
+        self._recent.append(raw)
         self.tag = wire.tag_of(raw)
         self.next_seq += 1
+        try:
+            self._store()
+        except (OSError, MemoryError) as error:
+            self._fail(error)
+        while len(self._recent) > (1 if self._flash_seq == self.next_seq else _IN_MEMORY):
+            seq = self.next_seq - len(self._recent)
+            self._recent.pop(0)
+            if seq >= self._flash_seq:
+                self._flash_seq = seq + 1
+                self.lose(seq, seq + 1)
+
+    def _store(self):
+        """Bring to flash what is not there yet."""
+        try:
+            delta = borrow("agent.delta")
+            while self._flash_seq < self.next_seq:
+                raw = self._recent[self._flash_seq - self.next_seq]
+                if self._is_full(_SMALLEST_BYTES):
+                    self._begin(self._flash_seq, wire.link_of(raw))
+                record = self._record(delta, raw)
+                if self._is_full(len(record)):
+                    self._begin(self._flash_seq, wire.link_of(raw))
+                    record = self._record(delta, raw)
+                self._write(record)
+                self.size += len(record)
+                self._flash_seq += 1
+        finally:
+            delta = None  # this frame would hold it
+            give_back("agent.delta")
+        if self.error:
+            self.error = None
+            self._remember("seq_ram", 0)
+
+    def _is_full(self, more_bytes):
+        return (
+            not self.firsts
+            or self.size + more_bytes > SEGMENT_BYTES
+            or self._flash_seq - self.firsts[-1] >= self._most_records
+        )
+
+    def _record(self, delta, raw):
+        body = raw[: -wire.SEAL_BYTES]
+        if self.state is None:
+            self.state = delta.fresh()
+        code = delta.encode(self.state, body)
+        size = len(code)
+        if size >= len(body):
+            code, size = body, 0
+        return bytes((size, size ^ 0xFF)) + code + raw[-TAG_BYTES : MARK_BYTES - TAG_BYTES]
+
+    def _write(self, record):
+        name = file_name(self.firsts[-1])
+        try:
+            self.files.write(name, self.size, record)
+        except OSError as error:
+            if error.errno != _ENOSPC or len(self.firsts) < 2:
+                raise
+            self._give_up_oldest()
+            self.files.write(name, self.size, record)
+
+    def _fail(self, error):
+        """Go on in memory; see that numbers used now are not used again by the next boot."""
+        self.size = SEGMENT_BYTES  # a torn end is not written on
+        self.error = error
+        if self.next_seq + 1 >= (self.store.recall("seq_ram") or 0):
+            self._remember("seq_ram", self.next_seq + _IN_MEMORY)
 
     def batch(self, seq, max_bytes):
         """Read reports from a sequence number on, as one message.
 
         Returns: (message, sequence number after its last report); the message is empty if
             there is none to send.
-        Raises:  OSError: the flash cannot be read.
         """
         while True:
             seq = self._after_hole(max(seq, self.oldest_seq))
-            if seq >= self.next_seq:
-                return b"", seq
-            parts, seq = self._read(seq, max_bytes)
+            in_memory = self.next_seq - len(self._recent)
+            if seq >= in_memory:
+                self._reader = None
+                parts = self._recent[seq - in_memory :]
+                while len(parts) > 1 and sum(len(raw) for raw in parts) > max_bytes:
+                    parts.pop()
+                return b"".join(parts), seq + len(parts)
+            try:
+                parts, seq = self._read(seq, max_bytes)
+            except OSError:
+                self._reader = None
+                self.lose(seq, min(self._segment(seq)[1], in_memory))
+                continue
             if parts:  # if not, the flash lost them: on with what comes after
                 return b"".join(parts), seq
 
+    def _segment(self, seq):
+        """Return the first sequence number of the segment of one, and of the segment after."""
+        index = len(self.firsts) - 1
+        while index > 0 and self.firsts[index] > seq:
+            index -= 1
+        after = self.firsts[index + 1 : index + 2] or [self._flash_seq]
+        return self.firsts[index], after[0]
+
     def _read(self, seq, max_bytes):
         """Read reports of one segment; return them and the sequence number after them."""
-        index = len(self._firsts) - 1
-        while self._firsts[index] > seq:
-            index -= 1
-        segment = self._firsts[index]
-        end_seq = self._firsts[index + 1] if index + 1 < len(self._firsts) else self.next_seq
-        parts = []
-        holes = []
+        segment, end_seq = self._segment(seq)
+        parts, lost, is_new = [], None, False
         size = 0
-        with self._files.open(_name(segment)) as file:
-            if self._read_at and self._read_at[:2] == (seq, segment):
-                at, _, offset, link = self._read_at
-            else:
-                at, offset, link = segment, _HEADER_BYTES, _link(file.read(_HEADER_BYTES))
-            file.seek(offset)
-            while at < end_seq:
-                record = self._record(file, at)
-                if record is None:
-                    holes.append((at, end_seq))
-                    break
-                raw = record[:-TAG_BYTES] + link + record[-TAG_BYTES:]
-                if at >= seq and self._after_hole(at) == at:
-                    if parts and size + len(raw) > max_bytes:
+        try:
+            delta = borrow("agent.delta")
+            with self.files.open(file_name(segment)) as file:
+                if self._reader and self._reader[:2] == [seq, segment]:
+                    at, _, offset, link, state = self._reader
+                    file.seek(offset)
+                else:
+                    header = file.read(HEADER_BYTES)
+                    link, state = header[-4 - TAG_BYTES : -4], delta.fresh()
+                    at, offset = segment, HEADER_BYTES
+                self._reader = None
+                while at < end_seq and not (parts and size > max_bytes - _MOST_REPORT_BYTES):
+                    record = read_record(file, delta, state, self.key_id, at)
+                    tag = record and self.seal.tag(wire.LABEL, link, record[0])
+                    if not record or tag[:MARK_BYTES] != record[1]:
+                        lost = (at, end_seq)  # what is coded on it, too
+                        # A gap that no record tells of was counted before the next one began.
+                        is_new = record != b"" and self._after_hole(at) == at
+                        at = end_seq
                         break
-                    if wire.sealed(raw, self._seal):
-                        parts.append(raw)
-                        size += len(raw)
-                    else:  # the collector would refuse it for ever
-                        holes.append((at, at + 1))
-                link = record[-TAG_BYTES:]
-                offset += len(record)
-                at += 1
-        self._read_at = (at, segment, offset, link)
-        for hole in holes:
-            self._lose(*hole)
+                    if at >= seq and self._after_hole(at) == at:
+                        parts.append(record[0] + link + tag)
+                        size += len(parts[-1])
+                    link = tag
+                    offset += record[2]
+                    at += 1
+                else:
+                    self._reader = [at, segment, offset, link, state]
+        finally:
+            delta = None
+            give_back("agent.delta")
+        if lost and self._after_hole(lost[0]) == lost[0]:
+            self.lose(lost[0], lost[1], is_new)
         return parts, at
 
     def acknowledge(self, seq):
-        """Forget all reports up to a sequence number; a segment goes when all of it may.
+        """Forget all reports up to a sequence number; a segment goes when all of it may."""
+        self.acked = max(self.acked, min(seq, self.last_seq))
+        while self.holes and self.acked + 1 >= self.holes[0][0]:
+            self.acked = max(self.acked, self.holes.pop(0)[1] - 1)
+        try:
+            while len(self.firsts) > 1 and self.firsts[1] <= self.acked + 1:
+                self.files.remove(file_name(self.firsts[0]))
+                self.firsts.pop(0)
+        except OSError as error:
+            self.error = error
 
-        Raises: OSError: the flash cannot be written.
-        """
-        self._acked = max(self._acked, min(seq, self.last_seq))
-        while self._holes and self._acked + 1 >= self._holes[0][0]:
-            self._acked = max(self._acked, self._holes.pop(0)[1] - 1)
-        while len(self._firsts) > 1 and self._firsts[1] <= self._acked + 1:
-            self._files.remove(_name(self._firsts[0]))
-            self._firsts.pop(0)
-
-    def _record(self, file, seq):
-        """Read the record that must come next; None if it is not that."""
-        start = file.read(2)
-        if len(start) < 2 or start[0] != wire.VERSION or start[1] < wire.CORE_BYTES:
-            return None
-        record = start + file.read(start[1] - 2 + TAG_BYTES)
-        if len(record) != start[1] + TAG_BYTES:
-            return None
-        return record if struct.unpack(">HI", record[2:8]) == (self._key_id, seq) else None
+    def lose(self, first, end, is_new=True):
+        """Note that reports are lost; those that are not new were counted before."""
+        if is_new:
+            self.lost += end - first
+        self.holes.append((first, end))
+        self.holes.sort()
+        self.acknowledge(self.acked)
 
     def _after_hole(self, seq):
         """Return the sequence number, or where the hole ends that it lies in."""
-        for first, end in self._holes:
+        for first, end in self.holes:
             if first <= seq < end:
                 seq = end
         return seq
 
-    def _lose(self, first, end):
-        """Note a hole that the flash made."""
-        self.lost += end - first
-        self._holes.append((first, end))
-        self._holes.sort()
-        self.acknowledge(self._acked)
-
     def _give_up_oldest(self):
-        end = self._firsts[1]
-        gone = sum(min(e, end) - max(f, self.oldest_seq) for f, e in self._holes if f < end)
+        end = self.firsts[1]
+        gone = sum(min(e, end) - max(f, self.oldest_seq) for f, e in self.holes if f < end)
         self.lost += max(0, end - self.oldest_seq - gone)
-        self._holes = [hole for hole in self._holes if hole[0] >= end]
+        self.holes = [hole for hole in self.holes if hole[0] >= end]
         self.acknowledge(end - 1)
 
-    def _begin(self):
-        """Begin a new segment."""
+    def _begin(self, seq, link):
+        """Begin a new segment with a report's number and link."""
+        if len(self.firsts) >= self._max_segments or (
+            len(self.firsts) > 1 and self.files.free_bytes() < _RESERVE_BYTES
+        ):
+            self._give_up_oldest()
         header = struct.pack(
-            _HEADER,
-            _MAGIC,
-            _VERSION,
-            0,
-            self._key_id,
-            self.next_seq,
-            self.oldest_seq,
-            self.lost,
-            self.tag,
+            _HEADER, _MAGIC, _VERSION, 0, self.key_id, seq, self.oldest_seq, self.lost, link
         )
-        content = header + struct.pack(_CRC, binascii.crc32(header))
-        self._files.write(_name(self.next_seq), 0, content)
-        if not self._firsts or self._firsts[-1] != self.next_seq:
-            self._firsts.append(self.next_seq)
-        self._size = _HEADER_BYTES
-        self._remember_bound()
-        self.acknowledge(self._acked)
+        self.size = SEGMENT_BYTES  # until the header stands
+        self.files.write(file_name(seq), 0, header + struct.pack(_CRC, binascii.crc32(header)))
+        if not self.firsts or self.firsts[-1] != seq:
+            self.firsts.append(seq)
+        self.size = HEADER_BYTES
+        self.state = None
+        self.set_aside()
+        self.acknowledge(self.acked)
 
-    def _remember_bound(self):
+    def set_aside(self):
         """See that numbers used now are not used again, should the flash forget them all."""
-        bound = self._firsts[-1] + self._segment_bytes // _MIN_RECORD_BYTES + 1
-        if self._store.recall("seq_bound") != bound:
-            self._store.remember("seq_bound", bound)
-        if self._store.recall("key_id") != self._key_id:
-            self._store.remember("key_id", self._key_id)
+        self._remember("seq_bound", self.firsts[-1] + self._most_records + 1)
+        self._remember("key_id", self.key_id)
 
-    def _recover(self):
-        """Find the segments, the sequence number and the last tag on flash."""
-        newest = None
-        damaged = not self._files.names()
-        for name in sorted(self._files.names()):
-            header, has_records = self._header(name)
-            damaged = header is None and has_records
-            if header is None:
-                self._files.remove(name)
-            else:
-                self._firsts.append(header[0])
-                newest = header
-        left = 0
-        if newest:
-            self.next_seq, oldest_seq, self.lost, self.tag = newest
-            self._acked = max(oldest_seq, self._firsts[0]) - 1
-            left = self._recover_newest()
-        # Less than a record is what a power cut tore; more is what the flash has lost.
-        damaged = damaged or left >= _MIN_RECORD_BYTES
-        if damaged and self._store.recall("key_id") == self._key_id:
-            self._skip_to(self._store.recall("seq_bound") or self.next_seq)
-        elif newest:
-            self._remember_bound()
-        self.acknowledge(self._acked)
-        if damaged or left:
-            self._size = self._segment_bytes  # never append to a torn end
+    def _remember(self, name, number):
+        try:
+            if self.store.recall(name) != number:
+                self.store.remember(name, number)
+        except OSError as error:  # both memories fail: then all that is left is to report
+            self.error = error
 
-    def _skip_to(self, seq):
-        """Leave out numbers that reports may have had which the flash has lost."""
-        if seq > self.next_seq:
-            first, self.next_seq = self.next_seq, seq
-            self._lose(first, seq)
 
-    def _recover_newest(self):
-        """Follow the chain of the newest segment; return how much follows its end, if little."""
-        self._size = _HEADER_BYTES
-        with self._files.open(_name(self._firsts[-1])) as file:
-            file.seek(_HEADER_BYTES)
-            while True:
-                record = self._record(file, self.next_seq)
-                raw = record and record[:-TAG_BYTES] + self.tag + record[-TAG_BYTES:]
-                if not raw or not wire.sealed(raw, self._seal):
-                    file.seek(self._size)
-                    return len(file.read(_MIN_RECORD_BYTES))
-                self.tag = wire.tag_of(raw)
-                self.last_time_s = struct.unpack(">I", raw[_TIME_AT : _TIME_AT + 4])[0]
-                self._size += len(record)
-                self.next_seq += 1
+def read_record(file, delta, state, key_id, seq):
+    """Read the record that must come next: (body, first bytes of its tag, length on flash).
 
-    def _header(self, name):
-        """Return (first sequence, oldest sequence, lost, link) and whether records follow.
+    Returns: b"" at the file's end, None for what is not that record.
+    """
+    mark = file.read(2)
+    if not mark:
+        return b""
+    if len(mark) < 2 or mark[0] ^ mark[1] != 0xFF:
+        return None
+    size = mark[0]
+    code = file.read(size or 2)
+    if not size and len(code) == 2:
+        size = code[1]
+        code += file.read(max(0, size - 2))
+    tag = file.read(MARK_BYTES)
+    if len(tag) != MARK_BYTES or len(code) != size:
+        return None
+    if mark[0]:
+        body = delta.decode(state, code)
+    else:
+        body = code
+        delta.encode(state, body)
+    if body[:2] != bytes((wire.VERSION, len(body))) or len(body) < wire.CORE_BYTES:
+        return None
+    if struct.unpack(">HI", body[2:8]) != (key_id, seq):
+        return None
+    return body, tag, len(code) + 2 + MARK_BYTES
 
-        None takes the place of a header that is torn or foreign.
-        """
-        with self._files.open(name) as file:
-            content = file.read(_HEADER_BYTES)
-            has_records = len(file.read(1)) == 1
-        if len(content) != _HEADER_BYTES:
-            return None, has_records
-        magic, version, _, key_id, first, oldest_seq, lost, link = struct.unpack(
-            _HEADER, content[:-4]
-        )
+
+def read_header(content, key_id, name):
+    """Return (first sequence, oldest sequence, lost, link) of a segment.
+
+    Raises: ValueError: it is torn or foreign; its argument tells whether it may have held ours.
+    """
+    if len(content) == HEADER_BYTES:
+        header = struct.unpack(_HEADER, content[:-4])
         good = struct.unpack(_CRC, content[-4:])[0] == binascii.crc32(content[:-4])
-        if not good or (magic, version, _name(first)) != (_MAGIC, _VERSION, name):
-            return None, has_records
-        if key_id != self._key_id:
-            return None, False
-        return (first, oldest_seq, lost, link), has_records
+        if good and header[:2] == (_MAGIC, _VERSION) and file_name(header[4]) == name:
+            if header[3] != key_id:
+                raise ValueError(False)
+            return header[4:]
+    raise ValueError(True)
 
 
-def _name(first_seq):
+def file_name(first_seq):
+    """Return the name of the segment that begins with a sequence number."""
     return "%08x%s" % (first_seq, _SUFFIX)
-
-
-def _link(header):
-    return header[-4 - TAG_BYTES : -4]

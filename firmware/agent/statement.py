@@ -23,7 +23,7 @@ from linkreport.block import (
     WATCH,
 )
 from linkreport.frame import MAX_BODY_BYTES
-from linkreport.table import DEVICE, MEMORY_LOW, OK
+from linkreport.table import DEVICE, FLASH_FAILED, MEMORY_LOW, OK
 from linkreport.verdict import judge
 from micropython import const
 
@@ -51,6 +51,8 @@ _BLOCKS = bytes(
 )
 # What may be told in part: block and the bytes of its smallest part.
 _PARTS = {OWN: 9, FOREIGN: 6, ERROR: 1}
+# In an order that lasts, so that the spool need not say it anew in each report.
+_SORTED = (OWN, FOREIGN)
 
 
 def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
@@ -59,8 +61,11 @@ def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, s
     `now` is (Unix seconds or 0, clock quality); `heap_free_bytes` was taken before this module
     was borrowed.
     """
-    if heap_free_bytes < _MEMORY_LOW_BYTES and evidence.reasons[DEVICE - 1] == OK:
-        evidence.reasons[DEVICE - 1] = MEMORY_LOW
+    if evidence.reasons[DEVICE - 1] == OK:
+        if spool.error:
+            evidence.reasons[DEVICE - 1] = FLASH_FAILED
+        elif heap_free_bytes < _MEMORY_LOW_BYTES:
+            evidence.reasons[DEVICE - 1] = MEMORY_LOW
     state, layer, reason, confidence_percent = judge(evidence.reasons)
     measured = evidence.measures.get
     time_s, clock = now
@@ -108,6 +113,10 @@ def extensions(measures):
         if content and len(content) > room:
             part = _PARTS.get(kind, 256)
             content = content[: max(0, room // part * part)]
+        if content and kind in _SORTED:
+            part = _PARTS[kind]
+            parts = [bytes(content[at : at + part]) for at in range(0, len(content), part)]
+            content = b"".join(sorted(parts))
         if content:
             packed += wire.extension(kind, content)
     return packed

@@ -53,9 +53,12 @@ def run(port=None, root=""):
 def _run(port, root):
     boot, agent, problem = 0, None, None
     try:
-        boot = port.boot()
         failed = port.recall("boots_failed") or 0
-        port.remember("boots_failed", min(failed + 1, SAFE_AFTER))
+        try:
+            boot = port.boot()
+            port.remember("boots_failed", min(failed + 1, SAFE_AFTER))
+        except OSError as error:  # a flash that is worn out is no reason not to measure
+            print("netzpuls: this boot is not counted:", error)
         agent = start(port, root, boot, failed >= SAFE_AFTER)
     except Exception as error:  # whatever it is: no boot loop
         problem = error

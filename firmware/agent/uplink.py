@@ -5,10 +5,13 @@ netzpuls/v1/<board>/report, ack, status      where we talk; the will is "offline
 """
 
 import asyncio
+import errno
 import gc
 import os
+import struct
 
 import linkreport.ack as wire
+from linkreport.block import UPLINK_FORMAT
 from micropython import const
 
 from .connection import connect
@@ -30,6 +33,16 @@ _TLS_FAILURES = {
     -0x2700: "the broker's certificate is not to be trusted",
     -0x7780: "the broker refused our certificate",
 }
+# What the uplink block says: the numbers of term.TROUBLES.
+_SILENT = const(1)
+_REFUSED = const(2)
+_UNTRUSTED = const(3)
+_OURS_REFUSED = const(4)
+_FAILED = const(5)
+_UNACKNOWLEDGED = const(6)
+_CLOCK_WRONG = const(7)
+_CLOCK_OFF_S = const(10)  # an acknowledgement may be on its way for a while
+_NO_U32 = const(0xFFFFFFFF)
 
 
 class Uplink:
@@ -38,7 +51,8 @@ class Uplink:
     Args:
         identity: folder with the certificates.
         seal: checks the collector's acknowledgements.
-        heard: called with an acknowledgement's time that cannot be an old one's.
+        heard: called with an acknowledgement's time that cannot be an old one's; returns how far
+            the collector's clock is ahead, in seconds, 0 if that cannot be told.
 
     Attributes:
         fresh: an event, set when a report was put into the spool.
@@ -63,6 +77,8 @@ class Uplink:
         self._resend_at_ms = 0
         self._failures = 0
         self.acked_at_ms = 0
+        self._trouble = 0
+        self._ahead_s = 0
         self.fresh = asyncio.Event()
 
     async def run(self):
@@ -77,6 +93,7 @@ class Uplink:
             except (OSError, EOFError, MqttError, TimeoutError, ValueError) as error:
                 # A broker out of reach is no fault of ours; the console may know all the same.
                 print("netzpuls: uplink:", _told(error))
+                self._trouble = _trouble(error)
             self._failures += 1
             most_ms = min(_BACKOFF_MOST_MS, _BACKOFF_MS << min(self._failures - 1, 10))
             await sleep_ms(most_ms // 2 + most_ms * os.urandom(1)[0] // 512)
@@ -182,6 +199,25 @@ class Uplink:
         except TimeoutError:
             await session.ping()
 
+    def block(self):
+        """Return the content of the uplink block, none if all is well and always was."""
+        trouble = self._trouble
+        silent_ms = self._port.uptime_ms() - self.acked_at_ms
+        if not trouble and abs(self._ahead_s) > _CLOCK_OFF_S:
+            trouble = _CLOCK_WRONG
+        if (
+            not trouble
+            and self._link.online
+            and self._spool.waiting > 1
+            and silent_ms > 3000 * self._config.period_s + _RESEND_MS
+        ):
+            trouble = _UNACKNOWLEDGED
+        if not trouble and not self._spool.lost:
+            return b""
+        silent_s = silent_ms // 1000 if self.acked_at_ms else _NO_U32
+        lost = min(self._spool.lost, _NO_U32)
+        return struct.pack(UPLINK_FORMAT, trouble, silent_s, lost, self._ahead_s)
+
     def _message(self, topic, payload):
         """Take a message from the broker, whoever may have sent it."""
         if topic != self._ack_topic:
@@ -195,18 +231,31 @@ class Uplink:
             self._faults.note(wire.AckError("an acknowledgement of what was never sent"))
             return
         self.acked_at_ms = self._port.uptime_ms()
+        self._trouble = 0
         if seq < self._spool.oldest_seq:
             return
-        try:
-            self._spool.acknowledge(seq)
-        except OSError as error:
-            self._faults.note(error)
+        self._spool.acknowledge(seq)
         self._cursor = max(self._cursor, self._spool.oldest_seq)
         self._resend_ms = _RESEND_MS
         self._resend_at_ms = self._port.uptime_ms() + self._resend_ms
         if seq >= self._spool.first_seq_of_boot:  # no recording of an older one can be that
-            self._heard(time_s)
+            self._ahead_s = self._heard(time_s)
         self.fresh.set()
+
+
+def _trouble(error):
+    """Return the number of what happened."""
+    if isinstance(error, TimeoutError):
+        return _SILENT
+    if isinstance(error, OSError):
+        if error.errno in _TLS_FAILURES:
+            return _UNTRUSTED if error.errno == -0x2700 else _OURS_REFUSED
+        if error.errno == errno.ECONNREFUSED:
+            return _REFUSED
+        return _SILENT if error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH) else _FAILED
+    if isinstance(error, MqttError) and error.is_refusal:
+        return _REFUSED
+    return _FAILED
 
 
 def _told(error):

@@ -188,7 +188,7 @@ def test_a_spool_on_damaged_flash_works_and_never_repeats_a_number(
     count: int, data: st.DataObject
 ) -> None:
     files, store = FakeFiles(), Store()
-    limits = {"segment_bytes": 38 + 4 * 88, "max_segments": 8}
+    limits = {"most_records": 4, "max_segments": 8}
     spool = Spool(files, SEAL, 1, store, **limits)
     made = {}
     for _ in range(count):
@@ -216,7 +216,7 @@ def test_a_spool_on_damaged_flash_works_and_never_repeats_a_number(
 
 def written() -> dict[str, bytes]:
     files = FakeFiles()
-    spool = Spool(files, SEAL, 1, Store(), segment_bytes=38 + 4 * 88, max_segments=8)
+    spool = Spool(files, SEAL, 1, Store(), most_records=4, max_segments=8)
     for _ in range(9):
         make(spool)
     return files.content
@@ -236,7 +236,7 @@ def flashes(draw: st.DrawFn) -> dict[str, bytes]:
         first = draw(st.sampled_from((1, 5, 9, 10, 1000)))
         oldest = draw(st.integers(0, first))
         lost = draw(st.sampled_from((0, 1, 100000)))
-        header = struct.pack(">2sBBHIII16s", b"NZ", 1, 0, 1, first, oldest, lost, bytes(16))
+        header = struct.pack(">2sBBHIII16s", b"NZ", 2, 0, 1, first, oldest, lost, bytes(16))
         header += struct.pack(">I", binascii.crc32(header))
         content[f"{first:08x}.seg"] = header + draw(mutants(SEGMENTS["00000001.seg"][38:]))
     return content
@@ -248,7 +248,7 @@ def test_a_spool_finds_its_way_on_any_flash(content: dict[str, bytes]) -> None:
     files = FakeFiles()
     files.content = dict(content)
     store = Store()
-    spool = Spool(files, SEAL, 1, store, segment_bytes=38 + 4 * 88, max_segments=8)
+    spool = Spool(files, SEAL, 1, store, most_records=4, max_segments=8)
     raw = make(spool)
     found = drained(spool)
     assert found[-1] == raw
@@ -258,5 +258,5 @@ def test_a_spool_finds_its_way_on_any_flash(content: dict[str, bytes]) -> None:
     spool.acknowledge(spool.last_seq)
     assert spool.waiting == 0
     assert len(files.content) <= 8
-    again = Spool(files, SEAL, 1, store, segment_bytes=38 + 4 * 88, max_segments=8)
+    again = Spool(files, SEAL, 1, store, most_records=4, max_segments=8)
     assert again.next_seq >= spool.next_seq

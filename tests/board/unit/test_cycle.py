@@ -20,6 +20,7 @@ from linkreport.table import (
     DEADLINE_PASSED,
     DEVICE,
     DOWN,
+    FLASH_FAILED,
     GATEWAY,
     INTERNET,
     INTERNET_SLOW,
@@ -67,6 +68,7 @@ class FakeSpool:
     next_seq = 7
     oldest_seq = 3
     waiting = 4
+    error = None
 
 
 class CycleTest(unittest.TestCase):
@@ -268,6 +270,22 @@ class CycleTest(unittest.TestCase):
         values = self.values(evidence, heap_free_bytes=9999)
         self.assertEqual((values.layer, values.reason), (DEVICE, MEMORY_LOW))
         self.assertEqual(values.heap_free_bytes, 9999)
+
+    def test_a_flash_that_fails_is_told_and_comes_before_low_memory(self):
+        class WornSpool(FakeSpool):
+            error = OSError(5, "flash")
+
+        evidence = self.measure(OK, OK, OK, OK, OK, OK)
+        values = self.values(evidence, spool=WornSpool(), heap_free_bytes=9999)
+        self.assertEqual((values.layer, values.reason), (DEVICE, FLASH_FAILED))
+
+    def test_lists_of_access_points_are_told_in_an_order_that_lasts(self):
+        parts = [bytes((n,)) * 9 for n in (7, 3, 9)]
+        told = extensions({block.OWN: b"".join(parts), block.LEASE: b"ba"})
+        self.assertEqual(
+            dict(wire.extensions(told)),
+            {block.OWN: b"".join(sorted(parts)), block.LEASE: b"ba"},
+        )
 
     def test_layers_without_a_probe_are_untested(self):
         evidence = self.measure(OK, OK, OK, OK, OK, OK)

@@ -6,7 +6,7 @@ from linkreport.seal import Seal
 from place import REPORT_KEY, folder, remove
 
 SEAL = Seal(REPORT_KEY)
-SMALL = {"segment_bytes": 38 + 4 * 88, "max_segments": 4}  # four plain reports each
+SMALL = {"most_records": 4, "max_segments": 4}
 
 
 class PowerCutError(Exception):
@@ -137,21 +137,21 @@ class SpoolTest(unittest.TestCase):
         self.assertEqual(wire.link_of(first), wire.NO_TAG)
 
     def test_gives_back_the_very_bytes(self):
-        wide = {"segment_bytes": 390, "max_segments": 9}
+        wide = {"most_records": 7, "max_segments": 9}
         spool = self.open(**wide)
         made = [make(spool, wire.extension(1, b"x" * (n % 5))) for n in range(15)]
         self.assertEqual(drained(spool), made)
         self.assertEqual(drained(self.open(**wide)), made)
         self.assertTrue(all(wire.sealed(raw, SEAL) for raw in made))
 
-    def test_a_plain_report_takes_88_bytes(self):
-        spool = self.open(segment_bytes=8188, max_segments=112)
-        for _ in range(92):
+    def test_a_plain_report_takes_little_and_a_segment_a_block(self):
+        spool = self.open(max_segments=112)
+        for _ in range(300):
             make(spool)
-        self.assertEqual(len(self.files.content), 1)
-        self.assertEqual(len(self.files.content["00000001.seg"]), 38 + 92 * 88)
-        make(spool)
         self.assertEqual(len(self.files.content), 2)
+        sizes = [len(self.files.content[name]) for name in sorted(self.files.content)]
+        self.assertTrue(max(sizes) <= 4096 and sum(sizes) < 300 * 20, sizes)
+        self.assertEqual(self.seqs(drained(self.open())), list(range(1, 301)))
 
     def test_a_batch_is_bounded_but_never_empty(self):
         spool = self.open()
@@ -229,28 +229,123 @@ class SpoolTest(unittest.TestCase):
 
         def fail_once(*where):
             self.files.write = write
-            raise OSError(28)
+            raise OSError(28, "full")
 
         self.files.write = fail_once
         make(spool)
         self.assertEqual((spool.lost, spool.oldest_seq, spool.waiting), (4, 5, 6))
         self.assertEqual(self.seqs(drained(spool)), list(range(5, 11)))
 
-    def test_a_write_that_always_fails_makes_no_report(self):
+    def fail(self, number=5):
+        """Let the flash refuse all writing; return what mends it."""
+        good = self.files.write, self.files.remove
+
+        def refuse(*where):
+            raise OSError(number, "flash")
+
+        def mend():
+            self.files.write, self.files.remove = good
+
+        self.files.write = self.files.remove = refuse
+        return mend
+
+    def test_a_flash_that_fails_costs_no_report_and_what_memory_holds_goes_there_later(self):
+        for number in (5, 30):
+            self.files, self.store = FakeFiles(), Store()
+            spool = self.open(most_records=4, max_segments=20)
+            made = [make(spool) for _ in range(6)]
+            mend = self.fail(number)
+            made += [make(spool) for _ in range(10)]
+            self.assertEqual(spool.error.errno, number)
+            self.assertEqual((spool.next_seq, spool.waiting, spool.lost), (17, 16, 0))
+            self.assertEqual(drained(spool), made)
+            spool.acknowledge(3)
+            self.assertEqual(drained(spool), made[3:])
+            mend()
+            made.append(make(spool))
+            self.assertTrue(spool.error is None)
+            self.assertEqual(drained(spool), made[3:])
+            again = self.open(most_records=4, max_segments=20)
+            self.assertEqual((again.next_seq, again.tag, again.lost), (18, spool.tag, 0))
+            self.assertEqual(drained(again, 5), made[4:])
+
+    def test_memory_holds_the_newest_and_the_rest_is_lost_and_counted_once(self):
+        wide = {"most_records": 4, "max_segments": 20}
+        spool = self.open(**wide)
+        made = [make(spool) for _ in range(6)]
+        mend = self.fail()
+        made += [make(spool) for _ in range(30)]
+        self.assertEqual((spool.lost, spool.waiting), (14, 22))
+        self.assertEqual(drained(spool), made[:6] + made[20:])
+        mend()
+        made += [make(spool) for _ in range(3)]
+        self.assertEqual((spool.lost, spool.waiting), (14, 25))
+        for _ in range(2):
+            spool = self.open(**wide)
+            self.assertEqual(drained(spool), made[:6] + made[20:])
+            self.assertEqual((spool.lost, spool.waiting), (14, 25))
+        spool.acknowledge(6)
+        self.assertEqual(spool.oldest_seq, 21)
+
+    def test_numbers_are_not_used_twice_when_only_memory_held_them(self):
         spool = self.open()
-        make(spool)
-        write = self.files.write
-
-        def fail(*where):
-            raise OSError(5)
-
-        self.files.write = fail
-        with self.assertRaises(OSError):
+        for _ in range(6):
             make(spool)
-        self.files.write = write
-        self.assertEqual(spool.next_seq, 2)
-        make(spool)
-        self.assertEqual(self.seqs(drained(self.open())), [1, 2])
+        mend = self.fail()
+        for _ in range(40):
+            last = make(spool)
+        mend()
+        spool = self.open()
+        self.assertTrue(wire.unpack(last).seq < spool.next_seq < 80)
+        raw = make(spool)
+        self.assertEqual(self.seqs(drained(spool)), [1, 2, 3, 4, 5, 6, wire.unpack(raw).seq])
+        self.assertEqual(self.open().next_seq, spool.next_seq)
+
+    def test_a_flash_that_cannot_even_be_read_costs_no_number_and_no_report(self):
+        spool = self.open()
+        for _ in range(6):
+            make(spool)
+
+        def refuse(*where):
+            raise OSError(5, "flash")
+
+        good = self.files.names, self.files.open
+        mend = self.fail()
+        self.files.names = self.files.open = refuse
+        spool = self.open()
+        self.assertTrue(spool.next_seq > 6)
+        made = [make(spool) for _ in range(3)]
+        self.assertEqual(drained(spool), made)
+        self.assertTrue(spool.error is not None)
+        mend()
+        self.files.names, self.files.open = good
+        made.append(make(spool))
+        self.assertEqual(drained(spool), made)
+        self.assertEqual(self.seqs(drained(self.open()))[-4:], self.seqs(made))
+
+    def test_a_segment_that_cannot_be_read_is_lost_and_the_others_are_sent(self):
+        spool = self.open()
+        made = [make(spool) for _ in range(12)]
+        good = self.files.open
+
+        def refuse(name):
+            if name == "00000005.seg":
+                raise OSError(5, "flash")
+            return good(name)
+
+        self.files.open = refuse
+        self.assertEqual(drained(spool), made[:4] + made[8:])
+        self.assertEqual((spool.lost, spool.waiting), (4, 8))
+
+    def test_both_memories_fail_and_it_goes_on(self):
+        def refuse(*where):
+            raise OSError(5, "flash")
+
+        spool = self.open()
+        self.fail()
+        self.store.remember = refuse
+        made = [make(spool) for _ in range(5)]
+        self.assertEqual(drained(spool), made)
 
     def test_another_key_begins_anew(self):
         spool = self.open()
@@ -285,7 +380,7 @@ class SpoolTest(unittest.TestCase):
         self.assertEqual(spool.oldest_seq, wire.unpack(raw).seq)
 
     def test_numbers_are_not_used_twice_when_the_newest_report_is_damaged(self):
-        for at in (38 + 1, 38 + 5, 38 + 60, 38 + 87):
+        for at in range(38, 38 + 35):
             self.files, self.store = FakeFiles(), Store()
             spool = self.open()
             make(spool)
@@ -301,7 +396,7 @@ class SpoolTest(unittest.TestCase):
     def test_a_torn_end_is_not_written_on(self):
         spool = self.open()
         made = [make(spool) for _ in range(2)]
-        self.files.content["00000001.seg"] += b"\x01" + bytes(86)
+        self.files.content["00000001.seg"] += b"\x14\xeb" + bytes(23)
         spool = self.open()
         self.assertEqual((spool.next_seq, spool.lost), (3, 0))
         made.append(make(spool))
@@ -309,30 +404,22 @@ class SpoolTest(unittest.TestCase):
         self.assertEqual(drained(self.open()), made)
         self.assertIn("00000003.seg", self.files.content)
 
-    def test_a_hole_in_the_flash_is_skipped_and_counted(self):
-        spool = self.open()
-        made = [make(spool) for _ in range(13)]
-        name = "00000005.seg"
-        content = self.files.content[name]
-        self.files.content[name] = content[: 38 + 88] + b"\x00" + content[38 + 89 :]
-        self.assertEqual(drained(spool), made[:5] + made[8:])
-        self.assertEqual((spool.lost, spool.waiting), (3, 10))
-        spool.acknowledge(5)
-        self.assertEqual(spool.oldest_seq, 9)
-        self.assertEqual(wire.unpack(make(spool)).oldest_seq, 9)
-
-    def test_a_report_that_the_flash_altered_is_not_sent(self):
-        spool = self.open()
-        made = [make(spool) for _ in range(9)]
-        name = "00000005.seg"
-        content = bytearray(self.files.content[name])
-        content[38 + 88 + 40] ^= 1
-        self.files.content[name] = bytes(content)
-        for _ in range(2):
-            self.assertEqual(drained(spool), made[:5] + made[6:])
-            self.assertEqual((spool.lost, spool.waiting), (1, 8))
-        spool.acknowledge(5)
-        self.assertEqual(spool.oldest_seq, 7)
+    def test_what_the_flash_altered_is_lost_with_what_is_coded_on_it_and_counted(self):
+        for part in range(12):
+            self.files, self.store = FakeFiles(), Store()
+            spool = self.open()
+            made = [make(spool) for _ in range(13)]
+            content = bytearray(self.files.content["00000005.seg"])
+            content[38 + part * (len(content) - 38) // 12] ^= 0x10
+            self.files.content["00000005.seg"] = bytes(content)
+            for _ in range(2):
+                found = drained(spool)
+                self.assertTrue(4 + 5 <= len(found) < 13, len(found))
+                self.assertEqual(found, made[: len(found) - 5] + made[8:])
+                self.assertEqual((spool.lost, spool.waiting), (13 - len(found), len(found)))
+            spool.acknowledge(len(found) - 5)
+            self.assertEqual(spool.oldest_seq, 9)
+            self.assertEqual(wire.unpack(make(spool)).oldest_seq, 9)
 
     def test_strange_files_go(self):
         self.files.content = {"00000001.seg": b"", "x": b"abc", "00000007.seg": bytes(60)}
@@ -394,10 +481,11 @@ class FilesTest(unittest.TestCase):
 
 
 class Block:
-    """A block device in memory; the power fails after so many operations."""
+    """A block device in memory; the power fails after so many erases and pieces programmed."""
 
     SIZE = 512
     COUNT = 48
+    PIECE = 32  # what LittleFS programs at least
 
     def __init__(self, content):
         self.content = content
@@ -405,11 +493,14 @@ class Block:
         self.done = 0
         self.dead = False
 
-    def _spend(self):
-        self.done += 1
-        if self.left is not None:
-            self.left -= 1
-            self.dead = self.left < 0
+    def _spend(self, wanted):
+        self.done += wanted
+        if self.left is None:
+            return wanted
+        granted = min(self.left, wanted)
+        self.left -= granted
+        self.dead = granted < wanted
+        return granted
 
     # Errors are returned, not raised: a file that the cut left open is closed by the garbage
     # collector, during which nothing can be allocated.
@@ -421,12 +512,15 @@ class Block:
         return 0
 
     def writeblocks(self, block, buffer, offset=0):
-        self._spend()
         if self.dead:
             return -5
         start = block * self.SIZE + offset
-        self.content[start : start + len(buffer)] = buffer
-        return 0
+        size = self._spend(len(buffer) // self.PIECE) * self.PIECE
+        if self.dead:
+            size += 13  # in the middle of a piece
+        size = min(size, len(buffer))
+        self.content[start : start + size] = buffer[:size]
+        return -5 if self.dead else 0
 
     def ioctl(self, op, argument):
         if op == 4:
@@ -434,12 +528,23 @@ class Block:
         if op == 5:
             return self.SIZE
         if op == 6:
-            self._spend()
-            if self.dead:
+            if self.dead or not self._spend(1):
                 return -5
             start = argument * self.SIZE
             self.content[start : start + self.SIZE] = b"\xff" * self.SIZE
         return 0
+
+
+class DyingStore(Store):
+    """Small numbers that a board without power does not keep either."""
+
+    def __init__(self, device):
+        super().__init__()
+        self._device = device
+
+    def remember(self, name, number):
+        if not self._device.dead:
+            super().remember(name, number)
 
 
 class LittleFsTest(unittest.TestCase):
@@ -454,13 +559,15 @@ class LittleFsTest(unittest.TestCase):
         """Make reports until the power fails, restart, and compare."""
         device = Block(content)
         device.left = cut
-        store = Store()
+        store = DyingStore(device)
         kept = 0
         try:
             self.vfs.mount(self.vfs.VfsLfs2(device), "/ram")
             spool = Spool(Files("/ram/spool"), SEAL, 1, store, **SMALL)
             for turn in range(1, 11):
                 make(spool)
+                if device.dead:  # the board is, too
+                    break
                 kept = turn
                 if turn == 7:
                     spool.acknowledge(5)
@@ -470,9 +577,12 @@ class LittleFsTest(unittest.TestCase):
         finally:
             device.dead = True
             self.vfs.umount("/ram")
+        numbers, store = store.numbers, Store()
+        store.numbers = numbers
         self.vfs.mount(self.vfs.VfsLfs2(Block(content)), "/ram")
         try:
             spool = Spool(Files("/ram/spool"), SEAL, 1, store, **SMALL)
+            self.assertTrue(spool.error is None, cut)
             self.assertIn(spool.last_seq, (kept, kept + 1), cut)
             self.assertLessEqual(spool.oldest_seq, 6, cut)
             self.assertEqual(spool.lost, 0, cut)
@@ -486,7 +596,7 @@ class LittleFsTest(unittest.TestCase):
             self.vfs.umount("/ram")
         return device.done
 
-    def test_a_cut_after_any_flash_operation_loses_nothing_that_was_kept(self):
+    def test_a_cut_at_any_erase_and_any_piece_programmed_loses_nothing_that_was_kept(self):
         content = bytearray(b"\xff" * Block.SIZE * Block.COUNT)
         self.vfs.VfsLfs2.mkfs(Block(content))
         blank = bytes(content)

@@ -18,7 +18,7 @@ from agent.setup import SetupError, load_identity
 from agent.supervisor import SAFE_AFTER, run, start
 from linkreport import block
 from linkreport.seal import Seal
-from linkreport.table import DEVICE, DOWN, INTERNET, RESOLVER, SAFE_MODE, UNTESTED
+from linkreport.table import DEVICE, DOWN, FLASH_FAILED, INTERNET, RESOLVER, SAFE_MODE, UNTESTED
 from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
 from port.null import NullPort
 
@@ -398,6 +398,25 @@ class SupervisorTest(unittest.TestCase):
         for _ in range(SAFE_AFTER + 2):
             self.assertFalse(self.boot(measures)[0].safe)
         self.assertEqual(self.port.memory["boots_failed"], 0)
+
+    def test_a_flash_that_takes_nothing_stops_neither_the_start_nor_a_report(self):
+        furnish(self.root)
+
+        def refuse(*where):
+            raise OSError(5, "flash")
+
+        self.port.boot = self.port.remember = refuse
+
+        async def measures(board):
+            board.spool.files.write = refuse
+            for _ in range(3):
+                await board.cycle()
+                board._settle()
+
+        board = self.boot(measures)[0]
+        reports = [wire.unpack(raw) for raw in self.reports(board)]
+        self.assertEqual([report.seq for report in reports], [1, 2, 3])
+        self.assertEqual(reports[2].layer_reasons[DEVICE - 1], FLASH_FAILED)
 
     def test_safe_mode_ends_by_itself_and_one_more_failure_brings_it_back(self):
         furnish(self.root)

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import struct
 import unittest
 
 import agent.uplink
@@ -11,7 +12,9 @@ from agent.link import Link
 from agent.mqtt import MqttError
 from agent.spool import Spool
 from agent.uplink import Uplink
+from linkreport.block import UPLINK_FORMAT
 from linkreport.seal import Seal
+from linkreport.term import TROUBLES
 from place import BOARD, REPORT_KEY, configuration
 from port.null import NullPort
 from test_spool import FakeFiles, make
@@ -48,12 +51,13 @@ class FakeSession:
         return [seq for _, seqs in self.sent for seq in seqs]
 
 
-class UplinkTest(unittest.TestCase):
+class Scene:
     def setUp(self):
         self.port = NullPort()
         self.spool = Spool(FakeFiles(), SEAL, 1, self.port)
         self.faults = Faults()
         self.heard = []
+        self.ahead_s = 0
         self.session = FakeSession()
 
     def begin(self):
@@ -66,8 +70,12 @@ class UplinkTest(unittest.TestCase):
             seal=SEAL,
             faults=self.faults,
             identity="/nowhere",
-            heard=self.heard.append,
+            heard=self.hear,
         )
+
+    def hear(self, time_s):
+        self.heard.append(time_s)
+        return self.ahead_s
 
     def serve(self, count, act=None):
         """Serve until so many reports were sent and a little longer; `act` after half of them."""
@@ -97,6 +105,8 @@ class UplinkTest(unittest.TestCase):
     def ack(self, seq, key_id=1, seal=SEAL, topic=ACK, time_s=NOW_S):
         self.uplink._message(topic, ack_wire.pack(key_id, seq, time_s, seal))
 
+
+class UplinkTest(Scene, unittest.TestCase):
     def test_sends_all_in_order_in_bounded_messages(self):
         for _ in range(50):
             make(self.spool)
@@ -174,7 +184,7 @@ class UplinkTest(unittest.TestCase):
     def test_the_time_of_an_acknowledgement_that_may_be_a_recording_is_not_taken(self):
         for _ in range(3):
             make(self.spool)
-        self.spool = Spool(self.spool._files, SEAL, 1, self.port)
+        self.spool = Spool(self.spool.files, SEAL, 1, self.port)
 
         def act():
             make(self.spool)
@@ -254,3 +264,73 @@ class UplinkTest(unittest.TestCase):
         for gap, least in zip(gaps, (16, 32, 64, 128)):
             self.assertTrue(gap >= least, gaps)
         self.assertEqual(self.faults.count, 0)
+
+
+class BlockTest(Scene, unittest.TestCase):
+    """What the reports say of their own way."""
+
+    def told(self):
+        content = self.uplink.block()
+        return struct.unpack(UPLINK_FORMAT, content) if content else None
+
+    def name(self):
+        return TROUBLES[self.told()[0]]
+
+    def test_nothing_is_told_while_all_is_well(self):
+        self.begin()
+        self.assertEqual(self.told(), None)
+        make(self.spool)
+        self.uplink._sent_seq = 1
+        self.ack(1)
+        self.assertEqual(self.told(), None)
+
+    def test_what_was_lost_is_told_for_good(self):
+        self.begin()
+        self.spool.lost = 7
+        self.assertEqual(self.told(), (0, 0xFFFFFFFF, 7, 0))
+
+    def test_a_silent_collector_is_told(self):
+        self.begin()
+        make(self.spool)
+        make(self.spool)
+        uptime_ms = self.port.uptime_ms()
+        self.port.uptime_ms = lambda: uptime_ms + 200_000
+        self.assertEqual(self.told(), None)  # nothing can be sent
+        self.link.online = True
+        self.assertEqual(self.name(), "unacknowledged")
+        self.uplink.acked_at_ms = uptime_ms + 10_000
+        self.assertEqual(self.told(), (6, 190, 0, 0))
+
+    def test_a_collector_with_another_time_is_told(self):
+        self.begin()
+        for _ in range(3):
+            make(self.spool)
+        self.uplink._sent_seq = 3
+        for ahead_s, told in ((-3600, True), (9, False), (11, True)):
+            self.ahead_s = ahead_s
+            self.ack(self.spool.oldest_seq)
+            self.assertEqual(self.told() and self.told()[3], ahead_s if told else None)
+        self.assertEqual(self.name(), "collector-clock-wrong")
+
+    def test_each_trouble_has_its_name_until_the_next_acknowledgement(self):
+        refusal = MqttError("the broker refused us")
+        refusal.is_refusal = True
+        cases = (
+            (OSError(110, "no answer"), "broker-silent"),
+            (asyncio.TimeoutError(), "broker-silent"),
+            (OSError(111, "refused"), "broker-refused"),
+            (refusal, "broker-refused"),
+            (OSError(-0x2700, "tls"), "broker-untrusted"),
+            (OSError(-0x7780, "tls"), "certificate-refused"),
+            (MqttError("malformed"), "session-failed"),
+            (EOFError(), "session-failed"),
+        )
+        for error, name in cases:
+            self.assertEqual(TROUBLES[agent.uplink._trouble(error)], name)
+        self.begin()
+        make(self.spool)
+        self.uplink._trouble = agent.uplink._trouble(OSError(111, "refused"))
+        self.assertEqual(self.name(), "broker-refused")
+        self.uplink._sent_seq = 1
+        self.ack(1)
+        self.assertEqual(self.told(), None)
