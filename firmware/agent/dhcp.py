@@ -239,7 +239,8 @@ def parse(message, mac):
         raise NotAnAnswerError("not for us")
     found = {}
     _read(message, _HEADER_BYTES, len(message), found)
-    overload = found.get(_OVERLOAD, b"\0")[0]
+    overload = found.get(_OVERLOAD, b"\0")
+    overload = overload[0] if len(overload) == 1 else 255
     if overload > 3:
         raise NotAnAnswerError("a strange overload")
     if overload & 1:
