@@ -1,5 +1,7 @@
+import gc
 import unittest
 
+import agent.loan
 import linkreport.report as wire
 from agent.spool import Files, Spool
 from linkreport.seal import Seal
@@ -118,8 +120,19 @@ def drained(spool, seq=0, max_bytes=2048):
         found += wire.split(message)
 
 
-class SpoolTest(unittest.TestCase):
+class Lent:
+    """Modules on loan stay: to compile one for each report would take most of the time."""
+
     def setUp(self):
+        self.is_small, agent.loan._IS_SMALL = agent.loan._IS_SMALL, False
+
+    def tearDown(self):
+        agent.loan._IS_SMALL = self.is_small
+
+
+class SpoolTest(Lent, unittest.TestCase):
+    def setUp(self):
+        super().setUp()
         self.files = FakeFiles()
         self.store = Store()
 
@@ -547,13 +560,16 @@ class DyingStore(Store):
             super().remember(name, number)
 
 
-class LittleFsTest(unittest.TestCase):
+class LittleFsTest(Lent, unittest.TestCase):
     def setUp(self):
+        super().setUp()
         try:
             import vfs
         except ImportError:
             self.skipTest("LittleFS is MicroPython's; test_on_micropython.py runs this")
         self.vfs = vfs
+        _packed.clear()
+        gc.collect()
 
     def live(self, content, cut):
         """Make reports until the power fails, restart, and compare."""
