@@ -32,9 +32,10 @@ _REFUSALS = (
 
 
 class MqttError(Exception):
-    """The broker does not speak MQTT as it should, refused us (`is_refusal`), or fell silent."""
+    """The broker broke MQTT, refused us (`is_refusal`), or fell silent (`is_silence`)."""
 
     is_refusal = False
+    is_silence = False
 
 
 def packet(kind, *parts):
@@ -155,7 +156,9 @@ class Session:
         try:
             await within_ms(self._answered(), ANSWER_MS)
         except TimeoutError:
-            raise MqttError("no answer from the broker")
+            error = MqttError("no answer from the broker")
+            error.is_silence = True
+            raise error
         self.check()
         return self._answer_body
 

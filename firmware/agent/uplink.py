@@ -78,6 +78,8 @@ class Uplink:
         self._failures = 0
         self.acked_at_ms = 0
         self._trouble = 0
+        self._open_ms = None  # when the oldest went out that nobody has acknowledged
+        self._is_taken = False  # the broker has it
         self._ahead_s = 0
         self.fresh = asyncio.Event()
 
@@ -183,7 +185,11 @@ class Uplink:
             self._resend_at_ms = self._port.uptime_ms() + self._resend_ms
         # Before the PUBACK: the collector's acknowledgement may be the faster one.
         self._sent_seq = max(self._sent_seq, cursor - 1)
+        if self._open_ms is None:
+            self._open_ms = self._port.uptime_ms()
+            self._is_taken = False
         await session.publish(self._topic + "report", message)
+        self._is_taken = True
 
     def _rewind(self):
         self._cursor = self._spool.oldest_seq
@@ -205,13 +211,12 @@ class Uplink:
         silent_ms = self._port.uptime_ms() - self.acked_at_ms
         if not trouble and abs(self._ahead_s) > _CLOCK_OFF_S:
             trouble = _CLOCK_WRONG
-        if (
-            not trouble
-            and self._link.online
-            and self._spool.waiting > 1
-            and silent_ms > 3000 * self._config.period_s + _RESEND_MS
-        ):
-            trouble = _UNACKNOWLEDGED
+        if not self._link.online and not self._port.lan_address():
+            self._open_ms = None  # what is on its way now may be lost: sent again, it counts anew
+        elif not trouble and self._open_ms is not None:
+            # Answers take a second or so; the report before this one went out a period ago.
+            if self._port.uptime_ms() - self._open_ms > 500 * self._config.period_s:
+                trouble = _UNACKNOWLEDGED if self._is_taken else _SILENT
         if not trouble and not self._spool.lost:
             return b""
         silent_s = silent_ms // 1000 if self.acked_at_ms else _NO_U32
@@ -231,6 +236,7 @@ class Uplink:
             self._faults.note(wire.AckError("an acknowledgement of what was never sent"))
             return
         self.acked_at_ms = self._port.uptime_ms()
+        self._open_ms = None
         self._trouble = 0
         if seq < self._spool.oldest_seq:
             return
@@ -253,8 +259,8 @@ def _trouble(error):
         if error.errno == errno.ECONNREFUSED:
             return _REFUSED
         return _SILENT if error.errno in (errno.ETIMEDOUT, errno.EHOSTUNREACH) else _FAILED
-    if isinstance(error, MqttError) and error.is_refusal:
-        return _REFUSED
+    if isinstance(error, MqttError):
+        return _REFUSED if error.is_refusal else _SILENT if error.is_silence else _FAILED
     return _FAILED
 
 

@@ -240,7 +240,7 @@ def down(*, folder: Path, as_json: bool) -> None:
 @click.option(
     "--lanes",
     type=click.IntRange(1, 16),
-    default=3,
+    default=6,
     show_default=True,
     help="Schools at a time.",
 )
@@ -281,6 +281,8 @@ def matrix(
         def on_row(row: Row) -> None:
             what = row.problem or f"{row.fault.expected} after {row.cycles}, back after "
             more = "" if row.problem else f"{row.back_cycles} cycles"
+            if row.first_try:
+                more += f"; second try, of the first: {row.first_try}"
             style = "bold red" if row.problem else "green"
             screen.event(f"{row.fault.name}, {row.role}: {what}{more}", style)
 

@@ -41,6 +41,7 @@ class Row:
         back_cycles, back_seconds: from the end to `up`.
         meanwhile: what it said, neither `up` nor expected, before the verdict and on the way back.
         problem: what is wrong with the row, "" if nothing is.
+        first_try: what was wrong with a first try, where chance allows a second one; else "".
     """
 
     fault: Fault
@@ -53,6 +54,7 @@ class Row:
     back_seconds: float | None = None
     meanwhile: list[str] = field(default_factory=list)
     problem: str = ""
+    first_try: str = ""
 
     def document(self) -> dict[str, Any]:
         """Return the row as `--json` prints it."""
@@ -69,6 +71,7 @@ class Row:
             "meanwhile": self.meanwhile,
             "merged": self.fault.merged,
             "problem": self.problem,
+            "first_try": self.first_try,
         }
 
 
@@ -111,6 +114,11 @@ class Matrix:
             except queue.Empty:
                 break
             found = self._try(site, fault)
+            if fault.is_chance and any(row.problem for row in found):
+                again = self._try(site, fault)
+                for first, second in zip(found, again, strict=True):
+                    second.first_try = first.problem
+                found = again
             rows += found
             for row in found:
                 self._on_row(row)

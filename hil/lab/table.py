@@ -28,36 +28,73 @@ def terminal(rows: list[Row]) -> Table:
             str(row.fault.expected),
             _said(row),
             *_times(row),
-            Text(row.problem or "ok", "bold red" if row.problem else "green"),
+            Text(row.problem or _fine(row), "bold red" if row.problem else "green"),
         )
     return table
 
 
 def markdown(rows: list[Row], period_s: int) -> str:
-    """Return the matrix as a part of a Markdown page."""
+    """Return the matrix as a part of a Markdown page: for each layer faults against verdicts."""
     right = sum(not row.problem for row in rows)
     lines = [
         BEGIN,
         "",
-        f"{len(rows)} rows, {right} of them right; boards report every {period_s} s.",
-        "Cycles count reports from the fault, the one under way included.",
+        f"{len(rows)} rows (fault and role), {right} of them right; "
+        f"boards report every {period_s} s.",
         "",
-        "| layer | fault | role | expected | said | cycles | s | back, cycles | s | note |",
-        "|---|---|---|---|---|--:|--:|--:|--:|---|",
+        "Cells count reports of all boards from the fault to its end; **bold** is what is expected.",
+        "The last columns count reports from the fault to its verdict, and from its end to `up`,",
+        "the one under way included; where roles differ: classroom sensor / monitor.",
     ]
-    for row in rows:
-        note = "; ".join(each for each in (row.problem, _merged(row)) if each)
-        cells = [
-            row.fault.layer_name,
-            f"`{row.fault.name}`",
-            row.role,
-            str(row.fault.expected),
-            _said(row),
-            *_times(row),
-            note,
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
+    layers = dict.fromkeys(_group(row) for row in rows)
+    for layer in layers:
+        lines += ["", *_grid(layer, [row for row in rows if _group(row) == layer])]
     return "\n".join((*lines, "", END))
+
+
+def _group(row: Row) -> str:
+    return "two at once" if "+" in row.fault.name else row.fault.layer_name
+
+
+def _grid(layer: str, rows: list[Row]) -> list[str]:
+    """Return one layer's table and its notes."""
+    faults = list(dict.fromkeys(row.fault for row in rows))
+    expected = dict.fromkeys(verdict for fault in faults for verdict in fault.expected.verdicts)
+    said = dict.fromkeys(verdict for row in rows for verdict in row.verdicts)
+    verdicts = [each for each in expected | said if each in said or each not in _alternatives(rows)]
+    lines = [
+        f"| {layer} | " + " | ".join(verdicts) + " | verdict | back |",
+        "|---|" + "--:|" * (len(verdicts) + 2),
+    ]
+    notes = []
+    for fault in faults:
+        own = [row for row in rows if row.fault is fault]
+        cells = []
+        for verdict in verdicts:
+            count = sum(row.verdicts[verdict] for row in own)
+            text = str(count or "")
+            cells.append(f"**{text}**" if text and verdict in fault.expected.verdicts else text)
+        name = f"`{fault.name}`"
+        if fault.expected.trouble:
+            name += f" + {fault.expected.trouble}"
+        times = [_joined([_times(row)[at] for row in own]) for at in (0, 2)]
+        lines.append("| " + " | ".join((name, *cells, *times)) + " |")
+        for row in own:
+            if row.first_try:
+                notes.append(f"- `{fault.name}`, {row.role}: second try; first: {row.first_try}")
+            if row.problem:
+                notes.append(f"- **wrong**: `{fault.name}`, {row.role}: {row.problem}")
+        if fault.merged:
+            notes.append(f"- `{fault.name}` is not to be told from {fault.merged}")
+    return [*lines, *(["", *notes] if notes else [])]
+
+
+def _alternatives(rows: list[Row]) -> set[str]:
+    return {verdict for row in rows for verdict in row.fault.expected.verdicts[1:]}
+
+
+def _joined(texts: list[str]) -> str:
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
 def write(path: Path, part: str) -> None:
@@ -79,6 +116,10 @@ def write(path: Path, part: str) -> None:
         ) from None
 
 
+def _fine(row: Row) -> str:
+    return f"ok; the first try: {row.first_try}" if row.first_try else "ok"
+
+
 def _said(row: Row) -> str:
     return ", ".join(f"{verdict} ×{count}" for verdict, count in row.verdicts.most_common())
 
@@ -88,7 +129,3 @@ def _times(row: Row) -> tuple[str, str, str, str]:
         return "–" if value is None else f"{value:g}"
 
     return shown(row.cycles), shown(row.seconds), shown(row.back_cycles), shown(row.back_seconds)
-
-
-def _merged(row: Row) -> str:
-    return f"not to be told from {row.fault.merged}" if row.fault.merged else ""

@@ -95,6 +95,7 @@ class Fault:
         one_board: it strikes boards one by one, not the whole site.
         evidence: reasons by layer that must stand in the report besides the verdict.
         comes_and_goes: between its strokes boards are up.
+        is_chance: dice are thrown; a matrix tries it a second time if the first one is not right.
         merged: other faults that a board cannot tell from this one, and why.
     """
 
@@ -109,6 +110,7 @@ class Fault:
     one_board: bool = False
     evidence: tuple[tuple[int, int], ...] = ()
     comes_and_goes: bool = False
+    is_chance: bool = False
     merged: str = ""
 
     @property
@@ -131,6 +133,7 @@ def fault(
     kind: Kind = "school",
     one_board: bool = False,
     comes_and_goes: bool = False,
+    is_chance: bool = False,
     merged: str = "",
 ) -> Callable[[Callable[[Scene], Iterator[None]]], Callable[[Scene], Iterator[None]]]:
     """Enter a function into the catalogue; it breaks, yields, and mends."""
@@ -148,6 +151,7 @@ def fault(
                 kind=kind,
                 one_board=one_board,
                 comes_and_goes=comes_and_goes,
+                is_chance=is_chance,
                 merged=merged,
             )
         )

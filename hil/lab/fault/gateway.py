@@ -33,6 +33,7 @@ def _dead(scene: Scene) -> Iterator[None]:
     Expected(GATEWAY_LOSS),
     layer=GATEWAY,
     part="cable",
+    is_chance=True,
 )
 def _loss(scene: Scene) -> Iterator[None]:
     with scene.site.network.impaired(_LOSS):

@@ -24,6 +24,19 @@ def _broker(scene: Scene) -> Iterator[None]:
 
 
 @fault(
+    "broker-hangs",
+    "the gateway's broker hangs: it takes connections and answers nothing",
+    Expected(trouble="broker-silent"),
+    layer=0,
+    part="gateway",
+)
+def _broker_hangs(scene: Scene) -> Iterator[None]:
+    scene.site.gateway.send("broker", signal.SIGSTOP)
+    yield
+    scene.site.gateway.send("broker", signal.SIGCONT)
+
+
+@fault(
     "collector-down",
     "the gateway's collector hangs: it takes reports and acknowledges none",
     Expected(trouble="unacknowledged"),

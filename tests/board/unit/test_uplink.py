@@ -289,17 +289,67 @@ class BlockTest(Scene, unittest.TestCase):
         self.spool.lost = 7
         self.assertEqual(self.told(), (0, 0xFFFFFFFF, 7, 0))
 
-    def test_a_silent_collector_is_told(self):
+    def publish(self, answers=True):
+        """Send a report to a broker that answers or hangs; let most of a period pass."""
+        make(self.spool)
+        self.session = FakeSession()
+
+        async def run():
+            task = asyncio.create_task(self.uplink._serve(self.session))
+            while not self.session.sent:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return
+
+        async def hang(topic, payload, retain=False):
+            self.session.sent.append((topic, []))
+            await asyncio.sleep(60)
+
+        if not answers:
+            self.session.publish = hang
+        asyncio.run(run())
+        self.assertEqual(self.told(), None)  # an acknowledgement may be on its way
+        self.later(45_000)
+
+    def later(self, ms):
+        uptime_ms = self.port.uptime_ms
+        self.port.uptime_ms = lambda: uptime_ms() + ms
+
+    def test_a_collector_that_is_silent_for_most_of_a_period_is_told(self):
         self.begin()
-        make(self.spool)
-        make(self.spool)
-        uptime_ms = self.port.uptime_ms()
-        self.port.uptime_ms = lambda: uptime_ms + 200_000
-        self.assertEqual(self.told(), None)  # nothing can be sent
         self.link.online = True
+        self.publish()
         self.assertEqual(self.name(), "unacknowledged")
-        self.uplink.acked_at_ms = uptime_ms + 10_000
-        self.assertEqual(self.told(), (6, 190, 0, 0))
+        self.ack(self.spool.last_seq)
+        self.assertEqual(self.told(), None)
+        self.later(200_000)
+        self.assertEqual(self.told(), None)  # nothing is on its way
+
+    def test_a_broker_that_hangs_is_told(self):
+        self.begin()
+        self.link.online = True
+        self.publish(answers=False)
+        self.assertEqual(self.name(), "broker-silent")
+
+    def test_an_outage_of_the_network_is_not_the_collector_s_silence(self):
+        self.begin()
+        self.link.online = True
+        self.publish()
+        self.link.online = False
+        self.assertEqual(self.told(), None)
+        self.link.online = True
+        self.assertEqual(self.told(), None)  # nothing went out since
+
+    def test_a_silent_collector_is_told_over_the_lan_too(self):
+        self.begin()
+        self.port.lan = "10.1.0.9"
+        self.port.lan_name = "wt32-eth01"
+        self.publish()
+        self.assertEqual(self.name(), "unacknowledged")
 
     def test_a_collector_with_another_time_is_told(self):
         self.begin()
@@ -315,11 +365,14 @@ class BlockTest(Scene, unittest.TestCase):
     def test_each_trouble_has_its_name_until_the_next_acknowledgement(self):
         refusal = MqttError("the broker refused us")
         refusal.is_refusal = True
+        silence = MqttError("no answer from the broker")
+        silence.is_silence = True
         cases = (
             (OSError(110, "no answer"), "broker-silent"),
             (asyncio.TimeoutError(), "broker-silent"),
             (OSError(111, "refused"), "broker-refused"),
             (refusal, "broker-refused"),
+            (silence, "broker-silent"),
             (OSError(-0x2700, "tls"), "broker-untrusted"),
             (OSError(-0x7780, "tls"), "certificate-refused"),
             (MqttError("malformed"), "session-failed"),

@@ -24,6 +24,7 @@ _NOBODY = 65534
 _ONE_OF_EACH = (
     ("no-such-network", "gateway-slow", "dns-hijack", "internet-cut-behind-router"),
     ("wrong-key", "gateway-dead", "portal-appears", "service-error"),
+    ("dhcp-no-offer", "dhcp-rogue", "dns-dead", "one-target-dead"),
 )
 
 

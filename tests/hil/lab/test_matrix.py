@@ -50,12 +50,20 @@ def test_the_page_keeps_what_stands_around_the_matrix(tmp_path: Path) -> None:
     assert text.startswith(f"# Verdicts\n\n{table.BEGIN}\n")
     assert text.endswith(f"{table.END}\n\n## Radio\n")
     assert "what was there" not in text
-    assert "2 rows, 1 of them right; boards report every 8 s." in text
-    assert (
-        "| resolver | `dns-dead` | ap-monitor | resolver-silent | resolver-silent ×2 "
-        "| 1 | 7.5 | 2 | 9 |  |\n" in text
-    )
-    assert "| up ×5 | – | – | – | – | it never said resolver-silent; not to be told from" in text
+    assert "2 rows (fault and role), 1 of them right; boards report every 8 s." in text
+    assert "| resolver | resolver-silent | up | verdict | back |\n|---|--:|--:|--:|--:|\n" in text
+    assert "| `dns-dead` | **2** |  | 1 | 2 |\n" in text
+    assert "| `dns-hangs` |  | 5 | – | – |\n" in text
+    assert "- **wrong**: `dns-hangs`, ap-monitor: it never said resolver-silent\n" in text
+    assert "- `dns-hangs` is not to be told from dns-dead" in text
+
+
+def test_a_second_try_is_shown() -> None:
+    row, _ = _rows()
+    row.first_try = "it never said resolver-silent"
+    assert "second try; first: it never said resolver-silent" in table.markdown([row], 8)
+    assert row.document()["first_try"]
+    assert "first try" in str(list(table.terminal([row]).columns[-1].cells)[0])
 
 
 def test_a_page_without_marks_gets_the_matrix_at_its_end(tmp_path: Path) -> None:
