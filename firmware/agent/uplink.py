@@ -213,10 +213,10 @@ class Uplink:
             trouble = _CLOCK_WRONG
         if not self._link.online and not self._port.lan_address():
             self._open_ms = None  # what is on its way now may be lost: sent again, it counts anew
-        elif not trouble and self._open_ms is not None:
-            # Answers take a second or so; the report before this one went out a period ago.
-            if self._port.uptime_ms() - self._open_ms > 500 * self._config.period_s:
-                trouble = _UNACKNOWLEDGED if self._is_taken else _SILENT
+        open_ms = 0 if self._open_ms is None else self._port.uptime_ms() - self._open_ms
+        # Answers take a second or so; the report before this one went out a period ago.
+        if not trouble and open_ms > 500 * self._config.period_s:
+            trouble = _UNACKNOWLEDGED if self._is_taken else _SILENT
         if not trouble and not self._spool.lost:
             return b""
         silent_s = silent_ms // 1000 if self.acked_at_ms else _NO_U32

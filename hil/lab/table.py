@@ -39,10 +39,9 @@ def markdown(rows: list[Row], period_s: int) -> str:
     lines = [
         BEGIN,
         "",
-        f"{len(rows)} rows (fault and role), {right} of them right; "
-        f"boards report every {period_s} s.",
+        f"{len(rows)} rows (fault and role), {right} right; boards report every {period_s} s.",
         "",
-        "Cells count reports of all boards from the fault to its end; **bold** is what is expected.",
+        "Cells count the reports of all boards during the fault; **bold** is what is expected.",
         "The last columns count reports from the fault to its verdict, and from its end to `up`,",
         "the one under way included; where roles differ: classroom sensor / monitor.",
     ]

@@ -50,7 +50,7 @@ def test_the_page_keeps_what_stands_around_the_matrix(tmp_path: Path) -> None:
     assert text.startswith(f"# Verdicts\n\n{table.BEGIN}\n")
     assert text.endswith(f"{table.END}\n\n## Radio\n")
     assert "what was there" not in text
-    assert "2 rows (fault and role), 1 of them right; boards report every 8 s." in text
+    assert "2 rows (fault and role), 1 right; boards report every 8 s." in text
     assert "| resolver | resolver-silent | up | verdict | back |\n|---|--:|--:|--:|--:|\n" in text
     assert "| `dns-dead` | **2** |  | 1 | 2 |\n" in text
     assert "| `dns-hangs` |  | 5 | – | – |\n" in text
@@ -63,7 +63,7 @@ def test_a_second_try_is_shown() -> None:
     row.first_try = "it never said resolver-silent"
     assert "second try; first: it never said resolver-silent" in table.markdown([row], 8)
     assert row.document()["first_try"]
-    assert "first try" in str(list(table.terminal([row]).columns[-1].cells)[0])
+    assert "first try" in str(next(iter(table.terminal([row]).columns[-1].cells)))
 
 
 def test_a_page_without_marks_gets_the_matrix_at_its_end(tmp_path: Path) -> None:
