@@ -65,6 +65,11 @@ class Agent:
         self._sensors = []  # what agent.sensor keeps from one cycle to the next
         self._alive_until_ms = 0
         port.wire(config)
+        if config.lan:
+            try:
+                port.lan_start(config.lan)
+            except (OSError, ValueError) as error:  # the WLAN is a way, too
+                self.faults.note(error)
 
     async def serve(self):
         """Run all tasks for ever; feed the watchdog while measuring goes on."""
@@ -135,8 +140,11 @@ class Agent:
         link.quiet.clear()
         link.day = self.clock.now()[0] // 86400
         try:
-            probes = _TO_REPORT if self.safe else PROBES
-            evidence = await measure(self.port, self.config, link, self.faults, probes)
+            if self.config.watch and not self.safe:
+                evidence = await self._watch()
+            else:
+                probes = _TO_REPORT if self.safe else PROBES
+                evidence = await measure(self.port, self.config, link, self.faults, probes)
         finally:
             link.quiet.set()
         if self.safe and evidence.reasons[DEVICE - 1] == OK:
@@ -176,6 +184,15 @@ class Agent:
         self._told_version = True
         return told
 
+    async def _watch(self):
+        """Measure all networks of a monitor."""
+        try:
+            module = borrow("agent.watch")
+            return await module.watch(self.port, self.config, self.link, self.faults)
+        finally:
+            module = None  # this frame would hold it
+            give_back("agent.watch", "linkreport.verdict")
+
     async def _sense(self, measures):
         """Add what the sensors measure; whatever goes wrong with them stops no report."""
         try:
@@ -204,7 +221,7 @@ class Agent:
 
     async def drain(self):
         """Upload what the spool holds, without measuring more than that needs; returns never."""
-        while not self.link.online:
+        while not self.link.online and not self.port.lan_address():
             await measure(self.port, self.config, self.link, self.faults, _TO_REPORT)
         await self.uplink.run()
 

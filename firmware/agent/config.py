@@ -294,7 +294,7 @@ def _checked(document):
     _check_key(config.wlan, "wlan")
     for number, wlan in enumerate(config.watch):
         _check_key(wlan, "watch.%d" % number)
-    config.deadline_ms = _deadlines(given, config.period_s)
+    config.deadline_ms = _deadlines(given, config.period_s, 1 + len(config.watch))
     return config
 
 
@@ -340,7 +340,7 @@ def _check_key(wlan, where):
         )
 
 
-def _deadlines(given, period_s):
+def _deadlines(given, period_s, networks):
     if not isinstance(given, dict):
         raise ConfigError("config.json: deadline_ms must be an object")
     for key in given:
@@ -352,7 +352,7 @@ def _deadlines(given, period_s):
         raise ConfigError("config.json: deadline_ms.cycle must be shorter than the period")
     deadlines = {"cycle": cycle}
     for name, (longest, share) in _DEADLINES.items():
-        deadlines[name] = given.get(name, min(longest, cycle * share // 100))
+        deadlines[name] = given.get(name, min(longest, cycle * share // 100 // networks))
     return deadlines
 
 

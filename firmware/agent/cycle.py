@@ -78,12 +78,15 @@ class Evidence:
         return self.works(INTERNET)
 
 
-async def measure(port, config, link, faults, probes=PROBES):
-    """Run the probes within the cycle's deadline; never raises for what one of them does."""
-    evidence = Evidence(link, config.wlan)
+async def measure(port, config, link, faults, probes=PROBES, *, wlan=None, until_ms=None):
+    """Run the probes on a network; never raises for what one of them does.
+
+    The network is the board's own, and the end that of the cycle's deadline, unless said.
+    """
+    evidence = Evidence(link, wlan or config.wlan)
     reasons = evidence.reasons
     reasons[DEVICE - 1] = OK
-    until_ms = port.uptime_ms() + config.deadline_ms["cycle"]
+    until_ms = until_ms or port.uptime_ms() + config.deadline_ms["cycle"]
     for name in probes:
         layer, reason = await _run(name, port, config, evidence, until_ms=until_ms, faults=faults)
         # A second probe of a layer can only take something off an OK.

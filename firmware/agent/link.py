@@ -37,7 +37,7 @@ class Link:
         scan_ms: how long a scan takes.
         air: the last scan's reason, as far as it lies in what else is in the air.
         heard: the BSSIDs of the configuration that are in reach.
-        others: {ssid: (access point or None, air)} of the networks not measured now.
+        others: {ssid: (access point or None, air)} as the last scan saw them, of a monitor.
         day: days since 1970, 0 as long as the clock is not right.
         identity: the folder of what probes may trust.
         waiting: reports that are to be sent.
@@ -84,6 +84,11 @@ class Link:
         self.requested = False
         self.stood = False
         self.online = False
+
+    def turn(self, ssid):
+        """Leave the network for another one, as the last scan saw that."""
+        self.drop()
+        self.access_point, self.air = self.others.get(ssid, (None, OK))
 
     def renounce(self):
         """Leave the address to the driver's DHCP client, which starts anew."""

@@ -87,7 +87,7 @@ class Uplink:
         """Keep the reports flowing; returns never."""
         self._tls()  # early, while the heap still has large pieces
         while True:
-            while not self._link.online:
+            while not self._link.online and not self._port.lan_address():
                 await sleep_ms(_LINK_POLL_MS)
             await self._link.quiet.wait()
             try:
@@ -117,7 +117,9 @@ class Uplink:
         """Connect and serve until the connection breaks."""
         gc.collect()  # TLS wants large pieces
         uplink = self._config.uplink
-        sock = raw = await connect(self._port, uplink.host, uplink.port, _CONNECT_MS)
+        port = self._port
+        bind = port.bind_lan if port.lan_address() else None
+        sock = raw = await connect(port, uplink.host, uplink.port, _CONNECT_MS, bind)
         try:
             # Without a name the certificate's would not be checked.
             sock = self._tls().wrap_socket(

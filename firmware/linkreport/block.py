@@ -66,6 +66,6 @@ SENSORS = ("scd4x", "sht4x", "bme280")
 UPLINK = 15
 UPLINK_FORMAT = ">BIIi"
 
-# list, one for each further SSID: number in the configuration, state, layer, reason, RSSI in dBm
+# list, one for each further SSID: number in `watch` from 1 on, state, layer, reason, RSSI in dBm
 WATCH = 16
 WATCH_FORMAT = ">BBBBb"

@@ -21,6 +21,7 @@ else:
 
 
 _DHCP_CLIENT = 68
+_REMEMBERED = 1000
 
 
 class NullPort:
@@ -37,7 +38,7 @@ class NullPort:
         station: the station's address.
         lan: the LAN's address, "" without one; `lan_name` is what was started.
         bus: the I2C bus, None without one.
-        lights, leds: what they were told, in order.
+        lights, leds: what they were told, in order; of the LED the first thousand.
         offset_s: what this clock is off the machine's.
         cause: why the board started.
         chip: the board's id as the chip knows it.
@@ -237,7 +238,8 @@ class NullPort:
 
     def led(self, on):
         """Note it."""
-        self.leds.append(on)
+        if len(self.leds) < _REMEMBERED:
+            self.leds.append(on)
 
 
 class NullNetwork:

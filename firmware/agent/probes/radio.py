@@ -74,12 +74,10 @@ async def probe(port, config, evidence):
         held = None
     if held or not link.holds():
         link.access_point = held or best
-    link.others = {}
-    for other in (config.wlan,) + config.watch:
-        if other is not wlan:
-            entry = choose(networks, other, None)[0]
-            link.others[other.ssid] = entry, _air(networks, config, link, other, entry)
     link.air = _air(networks, config, link, wlan, link.access_point)
+    for other in (config.wlan,) + config.watch if config.watch else ():
+        entry = choose(networks, other, None)[0]
+        link.others[other.ssid] = entry, _air(networks, config, link, other, entry)
     evidence.access_point = link.access_point
     measures = _survey(networks, config, link)
     # An association that stands proves more than a scan that did not see it.

@@ -2,6 +2,7 @@ import asyncio
 import gc
 import json
 import os
+import struct
 import sys
 import unittest
 
@@ -104,6 +105,35 @@ class SupervisorTest(unittest.TestCase):
         kinds = dict(wire.extensions(report.extensions))
         self.assertIn(b"ValueError", kinds[block.ERROR])
         self.assertEqual(report.error_count, 1)
+
+    def test_the_lan_is_started(self):
+        with Console(agent.agent):
+            self.cycles(0, lan="wt32-eth01")
+        self.assertEqual(self.port.lan_name, "wt32-eth01")
+
+    def test_a_lan_that_cannot_be_started_is_told_and_stops_nothing(self):
+        def broken(name):
+            raise ValueError("no Ethernet of a board %s is known" % name)
+
+        self.port.lan_start = broken
+        with Console(agent.agent):
+            board = self.cycles(1, lan="toaster")
+        report = wire.unpack(self.reports(board)[0])
+        told = dict(wire.extensions(report.extensions))[block.ERROR]
+        self.assertIn(b"board toaster", told)
+
+    def test_a_monitor_tells_of_all_its_networks(self):
+        self.port.networks.append((b"Gast", b"\x02" * 6, 11, -65, 0))
+        guest = {"ssid": "Gast", "key": "", "security": "open", "bssids": []}
+        with Console(agent.agent):
+            board = self.cycles(2, role="ap-monitor", watch=[guest])
+        for raw in self.reports(board):
+            blocks = dict(wire.extensions(wire.unpack(raw).extensions))
+            number, state, layer, _, rssi_dbm = struct.unpack(
+                block.WATCH_FORMAT, blocks[block.WATCH]
+            )
+            self.assertEqual((number, state, layer, rssi_dbm), (1, DOWN, RESOLVER, -65))
+        self.assertTrue(board.link.online)
 
     def test_ntp_is_asked_only_when_online(self):
         asked = []

@@ -233,6 +233,32 @@ class UplinkTest(Scene, unittest.TestCase):
         finally:
             agent.uplink._PING_AFTER_MS = before
 
+    def tries_of_a_broker_that_refuses(self):
+        """Let the uplink run where nothing listens; return the names of what the port was asked."""
+        self.port.socket.routes["10.1.0.2", 8883] = ("127.0.0.1", 9)
+
+        async def run():
+            self.begin()
+            self.uplink._context = True
+            task = asyncio.create_task(self.uplink.run())
+            await asyncio.sleep(0.1)
+            task.cancel()
+            try:
+                await task
+            except asyncio.CancelledError:
+                return self.port.calls
+
+        return asyncio.run(run())
+
+    def test_a_lan_is_taken_and_waits_for_no_wlan(self):
+        self.port.lan = "10.1.0.80"
+        self.port.lan_start("wt32-eth01")
+        self.assertEqual(self.tries_of_a_broker_that_refuses(), ["bind_lan"])
+
+    def test_a_lan_without_an_address_is_no_way(self):
+        self.port.lan_start("wt32-eth01")
+        self.assertEqual(self.tries_of_a_broker_that_refuses(), [])
+
     def test_fails_softly_and_waits_ever_longer(self):
         """Nothing listens; the uplink tries, and tries again, until it is stopped."""
         tries = []
