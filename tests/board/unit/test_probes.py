@@ -267,6 +267,8 @@ class RadioTest(ProbeTest):
             self.begin()
             reasons = []
             while scans:
+                if reasons:
+                    self.link.scanned_at_ms -= 60000
                 reasons.append((await radio.probe(self.port, self.config, self.evidence)).reason)
             return reasons
 
