@@ -108,9 +108,20 @@ async def measure(port, config, link, faults, probes=PROBES, *, wlan=None, until
         and reasons[RESOLVER - 1] not in _NO_ANSWER
     ):
         reasons[GATEWAY - 1] = OK  # it ignores pings, but answered as the resolver
+    if link.stood and not link.holds() and not evidence.online():
+        reasons[ASSOCIATION - 1] = _ended(port)  # it stood at first, and what followed failed
+        link.drop()
     if not evidence.works(ASSOCIATION):
         link.online = False
     return evidence
+
+
+def _ended(port):
+    """Return why the association ended."""
+    try:
+        return borrow("agent.probes.association").reason(port.driver_status())
+    finally:
+        give_back("agent.probes.association")
 
 
 async def _run(name, port, config, evidence, *, until_ms, faults):

@@ -29,6 +29,7 @@ from linkreport.table import (
     NO_OFFER,
     OK,
     POOL_EXHAUSTED,
+    UNTESTED,
 )
 from micropython import const
 
@@ -58,6 +59,8 @@ async def probe(port, config, evidence):
         link.renounce()
     if not await _leased(port, link, until_ms - half_ms):
         link.online = False
+        if not link.holds():
+            return Result(UNTESTED, {})
         reason, measures = await _inquire(port, config, until_ms)
         link.renounce()  # the driver goes on asking
         return Result(NO_LEASE if reason in (OK, LEASE_SLOW) else reason, measures)
@@ -85,7 +88,7 @@ async def probe(port, config, evidence):
 
 async def _leased(port, link, until_ms):
     """Wait for an address; tell whether there is one."""
-    while not port.lease()[0] and port.uptime_ms() < until_ms:
+    while not port.lease()[0] and link.holds() and port.uptime_ms() < until_ms:
         await sleep_ms(_POLL_MS)
     if not port.lease()[0]:
         return False

@@ -88,7 +88,7 @@ async def probe(port, config, evidence):
     lost = 1 if link.stood else 0
     deadline_ms = config.deadline_ms["association"]
     until_ms = port.uptime_ms() + deadline_ms
-    reason = ASSOCIATION_TIMEOUT
+    failed = ASSOCIATION_TIMEOUT
     attempts = 0
     for _ in range(_TRIES):
         # An attempt that the last cycle's deadline cut short is still under way.
@@ -116,15 +116,20 @@ async def probe(port, config, evidence):
             return Result(DEADLINE_PASSED, _told(status, lost, attempts))
         link.drop()
         if state not in (CONNECTING, IDLE):
-            reason = _REASONS.get(status, ASSOCIATION_REJECTED)
+            failed = reason(status)
         elif status == _LEFT:
-            reason = KICKED
+            failed = KICKED
         if state in (CONNECTING, IDLE) or port.uptime_ms() + _PAUSE_MS >= until_ms:
             break
         await sleep_ms(_PAUSE_MS)
     if status in _OTHER_SECURITY:
         evidence.reasons[RADIO - 1] = SECURITY_MISMATCH
-    return Result(reason, _told(status, lost, attempts))
+    return Result(failed, _told(status, lost, attempts))
+
+
+def reason(status):
+    """Return what stands for a failure that the driver tells."""
+    return _REASONS.get(status, ASSOCIATION_REJECTED)
 
 
 def _told(status, lost, attempts):

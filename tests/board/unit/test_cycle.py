@@ -24,6 +24,7 @@ from linkreport.table import (
     GATEWAY,
     INTERNET,
     INTERNET_SLOW,
+    KICKED,
     MEMORY_LOW,
     NETWORK_NOT_FOUND,
     NO_OFFER,
@@ -127,6 +128,21 @@ class CycleTest(unittest.TestCase):
         self.lease = None
         evidence = self.measure(OK, OK, NO_OFFER, 40, OK, OK)
         self.assertEqual(bytes(evidence.reasons), bytes((1, 1, 32, 0, 0, 0, 0, 0, 1)))
+
+    def test_an_association_that_ends_within_the_cycle_is_to_blame_for_what_follows(self):
+        def thrown_out():
+            self.port.lose(3)
+            return "", "", ""
+
+        self.port.lease = thrown_out
+
+        async def run():
+            link = Link(self.port)
+            return await measure(self.port, self.config, link, self.faults, PROBES[:3])
+
+        evidence = asyncio.run(run())
+        self.assertEqual(bytes(evidence.reasons[:3]), bytes((OK, KICKED, UNTESTED)))
+        self.assertFalse(evidence.link.requested)
 
     def test_gateway_resolver_and_internet_are_asked_each_on_its_own(self):
         evidence = self.measure(OK, OK, OK, 40, 50, OK)
