@@ -96,11 +96,12 @@ class _Coder:
         if index >= 0:
             odds[index] = likely
         while not (self.low ^ self.high) >> 16:
-            self.out.append(self.low >> 16)
+            if self.code is None:
+                self.out.append(self.low >> 16)
+            else:
+                self._take()
             self.low = (self.low & 0xFFFF) << 8
             self.high = (self.high & 0xFFFF) << 8 | 0xFF
-            if self.code is not None:
-                self._take()
         return bit
 
     def byte(self, place, byte):
