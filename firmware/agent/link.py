@@ -33,6 +33,7 @@ class Link:
         online: the last cycle found a lease.
         lease: the Lease, None while the driver keeps it.
         is_drivers: under this association the driver keeps the lease.
+        is_blind: for another interface's sake no server can be asked.
         networks: what the self-test's scan showed, for the first cycle; then None.
         scan_ms: how long a scan takes.
         air: the last scan's reason, as far as it lies in what else is in the air.
@@ -62,6 +63,7 @@ class Link:
         self.online = False
         self.lease = None
         self.is_drivers = False
+        self.is_blind = False
         self.networks = None
         self.identity = "/identity"
         self.waiting = 0

@@ -6,8 +6,11 @@ exchange of our own, renewed at half its time. Every cycle after that asks as a 
 would (`agent.dhcp`): its answer, or its silence, is the verdict on the server.
 
 Where the exchange that takes the lease over is not answered, the network drops what is not the
-driver's, or port 68 cannot be had (an ESP32 whose Ethernet has a lease, too): the driver keeps
-the lease, and whether there is one is all that is seen.
+driver's: the driver keeps the lease, and whether there is one is all that is seen.
+
+Port 68 cannot be had on an ESP32 whose Ethernet has a lease, too: lwIP's client holds it for all
+interfaces, and stopping it would give the Ethernet's address back (DHCPRELEASE). Then a lease
+that is there says nothing of the server: this layer is untested.
 
 An address that is in use is found by a ping, for lwIP's sockets cannot send ARP (RFC 2131,
 4.4.1): a host that ignores pings is not found.
@@ -63,7 +66,7 @@ async def probe(port, config, evidence):
             return Result(UNTESTED, {})
         reason, measures = await _inquire(port, config, until_ms)
         link.renounce()  # the driver goes on asking
-        return Result(NO_LEASE if reason in (OK, LEASE_SLOW) else reason, measures)
+        return Result(NO_LEASE if reason in (OK, LEASE_SLOW, UNTESTED) else reason, measures)
     if link.lease is None and not link.is_drivers:
         await _take_over(port, config, link, until_ms)
     measures = {"addressing_ms": link.addressing_ms}
@@ -77,11 +80,11 @@ async def probe(port, config, evidence):
     evidence.gateway, evidence.resolver, evidence.lease = gateway, resolver, lease
     if not address:
         return Result(NO_LEASE, measures)
-    reason = OK
+    reason = UNTESTED if link.is_blind else OK
     if lease:
         reason, blocks = await _inquire(port, config, until_ms)
         measures.update(blocks)
-    if not gateway and reason in (OK, LEASE_SLOW):
+    if not gateway and reason in (OK, LEASE_SLOW, UNTESTED):
         reason = LEASE_WITHOUT_GATEWAY
     return Result(reason, measures)
 
@@ -109,6 +112,7 @@ async def _take_over(port, config, link, until_ms):
     address, gateway, resolver = port.lease()
     port.fix(address, port.netmask(), gateway, resolver)
     granted = None
+    link.is_blind = False
     try:
         client = _client(port, dhcp.own_id, until_ms)
         try:
@@ -117,7 +121,7 @@ async def _take_over(port, config, link, until_ms):
         finally:
             client.close()
     except OSError:  # port 68 is taken
-        granted = None
+        link.is_blind = True
     if granted and granted.lease_s > config.period_s * _PERIODS:
         link.lease = Lease()
         _keep(port, link.lease, granted)
@@ -166,7 +170,7 @@ async def _inquire(port, config, until_ms):
     try:
         client = _client(port, dhcp.stranger_id, until_ms)
     except OSError:  # port 68 is taken: nothing can be said
-        return OK, {}
+        return UNTESTED, {}
     granted = offer = None
     in_use = False
     try:
