@@ -16,7 +16,7 @@ from firmware.linkreport.table import (
     POOL_EXHAUSTED,
 )
 from hil.lab.actor import DhcpServer, Squatter
-from hil.lab.fault.definition import Expected, Scene, fault
+from hil.lab.fault.definition import WITHOUT_LAN, Expected, Scene, fault
 
 _REPLY_DELAY_S = 0.6  # dnsmasq knows whole seconds only: too slow for boards that hurry
 
@@ -27,6 +27,7 @@ _REPLY_DELAY_S = 0.6  # dnsmasq knows whole seconds only: too slow for boards th
     Expected(NO_OFFER),
     layer=ADDRESSING,
     part="dhcp",
+    roles=WITHOUT_LAN,
 )
 def _no_offer(scene: Scene) -> Iterator[None]:
     scene.site.network.dhcp.stop()
@@ -40,6 +41,7 @@ def _no_offer(scene: Scene) -> Iterator[None]:
     Expected(LEASE_REFUSED),
     layer=ADDRESSING,
     part="dhcp",
+    roles=WITHOUT_LAN,
 )
 def _refused(scene: Scene) -> Iterator[None]:
     network = scene.site.network
@@ -64,6 +66,7 @@ def _refused(scene: Scene) -> Iterator[None]:
     Expected(POOL_EXHAUSTED),
     layer=ADDRESSING,
     part="dhcp",
+    roles=WITHOUT_LAN,
 )
 def _exhausted(scene: Scene) -> Iterator[None]:
     with scene.site.network.full_pool():
@@ -76,6 +79,7 @@ def _exhausted(scene: Scene) -> Iterator[None]:
     Expected(LEASE_SLOW),
     layer=ADDRESSING,
     part="dhcp",
+    roles=WITHOUT_LAN,
 )
 def _slow(scene: Scene) -> Iterator[None]:
     network = scene.site.network
@@ -100,6 +104,7 @@ def _slow(scene: Scene) -> Iterator[None]:
     Expected(FOREIGN_DHCP_SERVER),
     layer=ADDRESSING,
     part="stranger",
+    roles=WITHOUT_LAN,
 )
 def _rogue(scene: Scene) -> Iterator[None]:
     network = scene.site.network
@@ -121,6 +126,7 @@ def _rogue(scene: Scene) -> Iterator[None]:
     Expected(ADDRESS_CONFLICT),
     layer=ADDRESSING,
     part="stranger",
+    roles=WITHOUT_LAN,
 )
 def _duplicate(scene: Scene) -> Iterator[None]:
     network = scene.site.network

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["school", "hotspot"]
 BOTH: tuple[Role, ...] = ("classroom-sensor", "ap-monitor")
+# A monitor's Ethernet holds DHCP's port: docs/verdicts.md, "What a board cannot tell apart".
+WITHOUT_LAN: tuple[Role, ...] = ("classroom-sensor",)
 SILENCE = "unknown"
 
 

@@ -22,6 +22,7 @@ from linkreport.table import (
     NO_OFFER,
     OK,
     POOL_EXHAUSTED,
+    UNTESTED,
 )
 from place import configuration
 from port.null import NullPort
@@ -384,6 +385,25 @@ class AddressingTest(unittest.TestCase):
         self.assertEqual(self.port.fixed, None)
         self.assertTrue(self.link.online)
         self.assertEqual(len(self.server.asked), 7)  # once, not again and again
+
+    def test_a_port_that_the_ethernet_s_client_holds_is_no_verdict(self):
+        resolve = self.port.socket.getaddrinfo
+
+        def taken(address, number):
+            if number == 68:
+                raise OSError(112, "taken")
+            return resolve(address, number)
+
+        self.port.socket.getaddrinfo = taken
+        results = self.cycles(self.again)
+        self.assertEqual([result.reason for result in results], [UNTESTED, UNTESTED])
+        self.assertNotIn(block.LEASE, results[1].measures)
+        self.assertEqual((self.port.fixed, self.link.lease), (None, None))
+        self.assertTrue(self.link.online)
+        self.port.gateway = ""
+        self.assertEqual(self.cycles()[0].reason, LEASE_WITHOUT_GATEWAY)
+        self.port.address = ""
+        self.assertEqual(self.cycles()[0].reason, NO_LEASE)
 
     def test_a_lease_too_short_for_the_cycles_stays_the_driver_s(self):
         self.server.lease_s = 180

@@ -416,7 +416,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertTrue(board.safe)
         report = wire.unpack(self.reports(board)[0])
         self.assertEqual((report.state, report.layer, report.reason), (0, DEVICE, SAFE_MODE))
-        self.assertEqual(report.layer_reasons[:4], bytes((1, 1, 1, UNTESTED)))
+        self.assertEqual(report.layer_reasons[:4], bytes((1, 1, UNTESTED, UNTESTED)))
 
     def test_a_boot_that_measures_has_not_failed(self):
         furnish(self.root)
