@@ -48,6 +48,7 @@ PERIOD_S = 8
 BAUD = 2_000_000
 BROKER_PORT = 8883
 ROOTS_FILE = "internet.pem"
+OTHER_SSID = "Bibliothek-WLAN"  # of the hotspots, too; their monitors watch it
 _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schule")
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
 _FIRST_MAC = 0x240AC4200000  # 24:0a:c4 is one of Espressif's ranges
@@ -476,7 +477,10 @@ def _radio(site: LabSite, key: str) -> dict[str, Any]:
         }
         for at, channel in ((1, 1), (2, 6))
     ]
-    return {"access_points": [point(1, 6, -52), point(2, 11, -66), *neighbours]}
+    own = [point(1, 6, -52), point(2, 11, -66)]
+    if not school:
+        own.append(point(3, 1, -58) | {"ssid": OTHER_SSID})
+    return {"access_points": [*own, *neighbours]}
 
 
 def _bssid(number: int, at: int) -> str:
@@ -485,6 +489,7 @@ def _bssid(number: int, at: int) -> str:
 
 def _inventory(sites: Any, period_s: int) -> dict[str, Any]:
     """Return the lab's inventory: the real one, as docs/inventory.md describes it."""
+    portal = {"host": net.name_of(net.PORTAL), "address": net.PORTAL}
     return {
         "version": 1,
         "city": {"id": CITY_ID, "name": "Musterstadt"},
@@ -517,8 +522,9 @@ def _inventory(sites: Any, period_s: int) -> dict[str, Any]:
             "hotspot": {
                 "ssid": "Musterstadt-WLAN",
                 "security": "open",
-                "portal": {"host": net.name_of(net.PORTAL), "address": net.PORTAL},
+                "portal": portal,
             },
+            "other": {"ssid": OTHER_SSID, "security": "open", "portal": portal},
         },
         "hardware": {"wired": {"lan": "olimex-esp32-poe"}},
         "district": {"mitte": {"name": "Mitte"}},
@@ -538,6 +544,7 @@ def _inventory(sites: Any, period_s: int) -> dict[str, Any]:
                 "district": "mitte",
                 "gateway": site.gateway_id,
                 "wlan": site.kind,
+                "watch": ["other"] if site.kind == "hotspot" else [],
                 "rooms": [board.place.room for board in site.boards],
                 "bssids": {site.kind: [_bssid(site.network.number, at) for at in (1, 2)]},
                 "dhcp_servers": [str(site.network.router_address)],

@@ -22,8 +22,10 @@ from firmware.linkreport.table import (
     HANDSHAKE_TIMEOUT,
     KICKED,
     NETWORK_NOT_FOUND,
+    OTHER_NETWORK_FAILED,
     RADIO,
     SECURITY_MISMATCH,
+    SERVICE,
     WEAK_SIGNAL,
     WRONG_KEY,
 )
@@ -241,6 +243,23 @@ def _reboots(scene: Scene) -> Iterator[None]:
 
     with _repeated((2 - _REBOOT_SHARE) * scene.lab.period_s, reboot):
         yield
+    _restore(scene)
+
+
+@fault(
+    "other-network-down",
+    "the hotspot's second WLAN, which its monitor watches too, is not in the air",
+    Expected(OTHER_NETWORK_FAILED),
+    layer=SERVICE,
+    part="radio",
+    kind="hotspot",
+    roles=("ap-monitor",),
+)
+def _other_down(scene: Scene) -> Iterator[None]:
+    for board in scene.boards:
+        ssid = board.radio["access_points"][2]["ssid"]
+        board.control.change(ssid, up=False)
+    yield
     _restore(scene)
 
 
