@@ -6,6 +6,7 @@ Only for tests. It shares no code with `fleet/ledger.py`, only the table of reas
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 from firmware.linkreport import table
@@ -35,21 +36,45 @@ NOTHING: Second = (table.UNKNOWN, 0, 0)
 EXCLUDED: Second = (table.EXCLUDED, 0, 0)
 
 
+def trust(row: Row) -> int:
+    """Return how good a report's own time is, 0 for none."""
+    return min(row.clock, table.CLOCK_NTP) if row.time_s else 0
+
+
 def time_of(row: Row, rows: Sequence[Row]) -> int | None:
     """Return when a report was made, or None as long as nobody knows."""
-    if row.clock and row.time_s:
-        return row.time_s
-    knowing = [
+    boot = [
         other
         for other in rows
         if (other.device, other.key_id, other.boot) == (row.device, row.key_id, row.boot)
-        and other.clock
-        and other.time_s
     ]
-    if not knowing:
+    best = max(map(trust, boot))
+    if not best:
         return None
-    best = min(knowing, key=lambda other: (-other.clock, other.uptime_cs, other.seq))
-    return (best.time_s * 100 - best.uptime_cs + row.uptime_cs) // 100
+    knowing = sorted((other for other in boot if trust(other) == best), key=lambda r: r.seq)
+    ahead_cs = [0]
+    falls = False
+    for before, after in pairwise(knowing):
+        falls = falls or after.time_s < before.time_s
+        step = (after.time_s - before.time_s) * 100 - (after.uptime_cs - before.uptime_cs) % (
+            1 << 32
+        )
+        ahead_cs.append(ahead_cs[-1] + (step if abs(step) > 500 else 0))
+    held_cs = max(
+        ahead_cs,
+        key=lambda each: (
+            ahead_cs.count(each),
+            max(r.seq for r, a in zip(knowing, ahead_cs, strict=True) if a == each),
+        ),
+    )
+    at_cs = {
+        other.seq: other.time_s * 100 - (ahead - held_cs if falls else 0)
+        for other, ahead in zip(knowing, ahead_cs, strict=True)
+    }
+    if row.seq in at_cs:
+        return at_cs[row.seq] // 100
+    first = knowing[0]
+    return (at_cs[first.seq] - first.uptime_cs + row.uptime_cs) // 100
 
 
 def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[Row | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import duckdb
 import pytest
@@ -67,7 +67,7 @@ ROWS = st.builds(
     period_s=st.sampled_from([0, 1, 2, 3, 5, 10]),
     uptime_cs=st.integers(0, 4000),
     time_s=st.one_of(st.just(0), st.integers(NOW_S - 30, NOW_S + 50)),
-    clock=st.integers(0, 3),
+    clock=st.integers(0, 4),
     state=st.integers(0, 5),
     layer=st.integers(0, 9),
     reason=st.integers(0, 2),
@@ -198,6 +198,62 @@ def test_reports_made_before_the_clock_was_known_get_their_time_later(
     other_boot = later._replace(boot=2)
     ledger = _ledger(connection, [*early, other_boot], period)
     assert ledger.seconds("board")["a1"][table.UP] == 60
+
+
+def _hour(clock_s: Callable[[int], int], quality: int = table.CLOCK_NTP) -> list[Row]:
+    """An hour of reports, up but for the last minute, by a clock that goes as a test says."""
+    rows = [
+        _up("a1", seq, clock_s(NOW_S + 60 * seq))._replace(uptime_cs=6000 * seq, clock=quality)
+        for seq in range(1, 61)
+    ]
+    return [*rows[:-1], _down(rows[-1])]
+
+
+def _hour_s(connection: duckdb.DuckDBPyConnection, rows: list[Row]) -> tuple[int, int]:
+    seconds = _ledger(connection, rows, Period(NOW_S, NOW_S + 3600)).seconds("board")["a1"]
+    return seconds[table.UP], seconds[table.DOWN]
+
+
+def test_a_better_clock_mends_what_was_made_with_a_worse_one(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    for off_s in (-900_000, -3600, -7, 0, 7, 90, 3600, 50_000_000):
+        kept = _hour(lambda time_s: time_s + off_s, table.CLOCK_KEPT)  # noqa: B023 - used at once
+        known = _hour(lambda time_s: time_s)
+        assert _hour_s(connection, kept[:20] + known[20:]) == (3540, 60), off_s
+        assert _hour_s(connection, known[20:] + kept[:20]) == (3540, 60), off_s
+
+
+def test_a_clock_that_is_set_back_reorders_and_drops_nothing(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """A time server was wrong for a while; by which clock most was made, that holds."""
+    for wrong_s in (61, 3600, 86_400 * 365):
+        for first, last in ((0, 20), (10, 25), (40, 58)):
+            off = range(NOW_S + 60 * first, NOW_S + 60 * last)
+            rows = _hour(lambda t: t + wrong_s * (t in off))  # noqa: B023 - used at once
+            assert _hour_s(connection, rows) == (3540, 60), (wrong_s, first)
+
+
+def test_the_change_to_summer_time_and_the_ends_of_the_clocks_are_nothing(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    # 29 March 2026 and 25 October 2026, 01:00 UTC; 2036 (NTP), 2038 (i32), 2106 (u32).
+    for turn_s in (1_774_746_000, 1_792_890_000, 2_085_978_496, 1 << 31, (1 << 32) - 1900):
+        start_s = turn_s - 1800
+        rows = [
+            _up("a1", seq, start_s + 60 * seq)._replace(uptime_cs=6000 * seq)
+            for seq in range(1, 61)
+        ]
+        ledger = _ledger(connection, rows, Period(start_s, start_s + 3600))
+        assert ledger.seconds("board")["a1"][table.UP] == 3600, turn_s
+
+
+def test_the_overflow_of_the_monotonic_clock_is_no_step(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = [row._replace(uptime_cs=(row.uptime_cs - 180_000) % (1 << 32)) for row in _hour(int)]
+    assert _hour_s(connection, rows) == (3540, 60)
 
 
 def test_the_line_is_blamed_only_on_evidence(connection: duckdb.DuckDBPyConnection) -> None:
