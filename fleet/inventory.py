@@ -44,13 +44,14 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Milliseconds = Annotated[int, Field(ge=1, le=60_000)]
 Text = Annotated[str, StringConstraints(min_length=1)]
 UrlPath = Annotated[str, StringConstraints(pattern=r"^/[!-~]{0,254}$")]
-# An ESP32's outputs; the others are the console's and the flash chip's (firmware/agent/config.py).
-PIN_MAX, PINS_TAKEN = 33, {1, 3, 6, 7, 8, 9, 10, 11}
+# An ESP32's outputs; the others are the console's and the flash chip's, or not there at all
+# (firmware/agent/config.py).
+PIN_MAX, PINS_TAKEN = 33, {1, 3, 6, 7, 8, 9, 10, 11, 24, 28, 29, 30, 31}
 
 
 def _pin(number: int) -> int:
     if number in PINS_TAKEN:
-        raise ValueError("must not be a pin of the console (1, 3) or of the flash (6 to 11)")
+        raise ValueError("must be a pin there is, no pin of the console (1, 3) or flash (6 to 11)")
     return number
 
 

@@ -171,8 +171,8 @@ def _bssid(text):
 
 def _pin(value):
     _whole(value, 0, 33)
-    if value in {1, 3, 6, 7, 8, 9, 10, 11}:
-        raise ConfigError("must not be a pin of the console (1, 3) or of the flash (6 to 11)")
+    if value in {1, 3, 6, 7, 8, 9, 10, 11, 24, 28, 29, 30, 31}:
+        raise ConfigError("must be a pin there is, no pin of the console (1, 3) or flash (6 to 11)")
     return value
 
 

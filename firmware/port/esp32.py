@@ -150,7 +150,7 @@ class Esp32Port:
             wlan.config(pm=network.WLAN.PM_NONE)
             self._wlan = wlan
             self.dissociate()  # what an earlier run began, before a soft reset
-            wlan.ifconfig("dhcp")  # type: ignore[call-overload]
+            self.dhcp()
         return self._wlan
 
     def scan(self):
@@ -216,8 +216,9 @@ class Esp32Port:
         return self._radio().ifconfig()[1]
 
     def dhcp(self):
-        """Leave the address to the driver's DHCP client, which starts anew."""
-        self._radio().ifconfig("dhcp")  # type: ignore[call-overload]
+        """Leave the address to the driver's DHCP client, which starts anew if it stood still."""
+        # ifconfig("dhcp") raises RuntimeError while the client runs.
+        self._radio().ipconfig(dhcp4=True)
 
     def fix(self, address, netmask, gateway, resolver):
         """Set a static address; the driver's DHCP client stops."""

@@ -87,7 +87,7 @@ class Station:
             "wlan-status": lambda _: self.status,
             "wlan-rssi": self._rssi,
             "wlan-address": lambda _: list(self.addresses),
-            "wlan-dhcp": lambda _: self._static is None,
+            "wlan-dhcp": lambda _: self._static is None and self._associated() is not None,
             "wlan-set-address": self._set_address,
             "wlan-config": self._config,
             "is-wired": lambda _: self._antenna.is_wired,

@@ -157,6 +157,7 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ("[wlan.school]", "[hardware.x]\nlight = [25, 26]\n[wlan.school]", "hardware.x.light"),
         ("[wlan.school]", "[hardware.x]\nled = 34\n[wlan.school]", "hardware.x.led"),
         ("[wlan.school]", "[hardware.x]\nled = 6\n[wlan.school]", "pin of the console (1, 3)"),
+        ("[wlan.school]", "[hardware.x]\nled = 28\n[wlan.school]", "must be a pin there is"),
         ("[wlan.school]", "[measurement.thresholds]\nco2_ppm = [9, 9]\n[wlan.school]", "co2_ppm"),
         (
             "[wlan.school]",

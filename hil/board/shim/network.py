@@ -80,6 +80,8 @@ class WLAN:
     def ifconfig(self, config=None):
         if config is None:
             return tuple(self._call("address"))
+        if config == "dhcp" and self._call("dhcp"):
+            raise RuntimeError("Wifi Unknown Error 0x5004")  # ESP-IDF's: already started
         self._call("set-address", config=config if config == "dhcp" else list(config))
 
     def ipconfig(self, param=None, **config):
@@ -92,7 +94,7 @@ class WLAN:
             return self._call("dhcp") if param == "dhcp4" else self.isconnected()
         if param is not None:
             raise ValueError("unknown config param")
-        if "dhcp4" in config:
+        if config.get("dhcp4"):
             self._call("set-address", config="dhcp")
         if "addr4" in config:
             resolver = self._call("address")[3]

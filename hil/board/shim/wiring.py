@@ -16,7 +16,7 @@ class Pin:
 
     def __init__(self, id, mode=-1, pull=-1, *, value=None, drive=0, hold=False):
         self._id = id._id if isinstance(id, Pin) else int(id)
-        if not 0 <= self._id < 40:
+        if not 0 <= self._id < 40 or self._id in (24, 28, 29, 30, 31):  # machine_pin.h
             raise ValueError("invalid pin")
         self.init(mode, pull, value=value)
 

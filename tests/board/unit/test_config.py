@@ -161,7 +161,7 @@ class ConfigTest(unittest.TestCase):
             "i2c": (21, None),
             "i2c.sda": (40, -1, True),
             "light": (34, None, [], [25, 26], [25, 26, 6], [25, 26, "27"]),
-            "led": ("2", 34, 1, 3, 6, 11, True),
+            "led": ("2", 34, 1, 3, 6, 11, 24, 28, 31, True),
             "hash_key": ("", "0" * 31, "0" * 33, "G" * 32, "A" * 32, 1, None),
             "thresholds.co2_ppm": ([1000], [2000, 1000], [1000, 1000], 1000, ["1", 2], [0, 1]),
             "thresholds.lease_ms": (0, True),

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hil.site import Router
 from tests.hil.board.desk import Desk, Repl
 
 BSSID = "a4:2b:b0:00:00:01"
+PORT = Path(__file__).parents[3] / "firmware" / "port"
 JOIN = """
 import network, time, socket, select, errno
 wlan = network.WLAN(network.WLAN.IF_STA)
@@ -255,6 +257,28 @@ def test_a_fixed_address_needs_no_lease(desk: Desk, repl: Repl) -> None:
         print(join('school', 'correct horse'), wlan.ifconfig()[0])
         """)
     assert said == "1010 10.1.0.99\n"
+
+
+def test_the_driver_s_dhcp_client_cannot_be_started_twice(desk: Desk, repl: Repl) -> None:
+    repl.run("import os; os.mkdir('port')")
+    for name in ("__init__", "esp32"):
+        source = (PORT / f"{name}.py").read_text()
+        repl.run(f"with open('port/{name}.py', 'w') as file: file.write({source!r})")
+    repl.run("import port; board = port.load(); board.link(); join('school', 'correct horse')")
+    said = repl.run("""
+        try:
+            wlan.ifconfig('dhcp')
+        except RuntimeError as error:
+            print(error)
+        board.dhcp()
+        print(wlan.ipconfig('dhcp4'), board.lease() == (wlan.ifconfig()[0],) + wlan.ifconfig()[2:])
+        values = wlan.ifconfig()
+        board.fix(*values)
+        print(wlan.ipconfig('dhcp4'))
+        board.dhcp()
+        print(wlan.ipconfig('dhcp4'))
+        """)
+    assert said == "Wifi Unknown Error 0x5004\nTrue True\nFalse\nTrue\n"
 
 
 def test_an_access_point_that_goes_and_comes_back(desk: Desk, repl: Repl) -> None:
