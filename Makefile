@@ -42,7 +42,7 @@ format: $(STAMP)/packages  ## let ruff fix and format the code
 	@$(BIN)/ruff format
 
 lab: setup  ## make every fault in the network lab and check what the boards say
-	@$(BIN)/netzpuls lab matrix
+	@$(BIN)/netzpuls lab matrix --second-try
 
 bench: setup  ## measure this machine, as JSON
 	@$(BIN)/python -m benchmarks

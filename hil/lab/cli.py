@@ -250,6 +250,11 @@ def down(*, folder: Path, as_json: bool) -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Put the matrix into this page, too.",
 )
+@click.option(
+    "--second-try",
+    is_flag=True,
+    help="Try whatever is not right once more, and show that: for a busy machine.",
+)
 @_dir_option
 @json_option
 def matrix(
@@ -259,6 +264,7 @@ def matrix(
     lanes: int,
     period_s: int,
     markdown: Path | None,
+    second_try: bool,
     folder: Path,
     as_json: bool,
 ) -> int:
@@ -290,7 +296,7 @@ def matrix(
         with lab:
             lab.wait_up()
             screen.event(f"all {len(lab.boards)} boards are up; {len(faults)} faults", "green")
-            rows = Matrix(lab, faults, roles, on_row).run()
+            rows = Matrix(lab, faults, roles, on_row, second_try=second_try).run()
     if markdown:
         table.write(markdown, table.markdown(rows, period_s))
     wrong = [row for row in rows if row.problem]

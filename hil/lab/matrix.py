@@ -89,8 +89,11 @@ class Matrix:
         faults: Iterable[Fault],
         roles: tuple[Role, ...],
         on_row: Callable[[Row], None],
+        *,
+        second_try: bool = False,
     ) -> None:
         self._lab = lab
+        self._second_try = second_try
         self._roles = roles
         self._on_row = on_row
         self._order = list(faults)
@@ -114,7 +117,7 @@ class Matrix:
             except queue.Empty:
                 break
             found = self._try(site, fault)
-            if fault.is_chance and any(row.problem for row in found):
+            if (fault.is_chance or self._second_try) and any(row.problem for row in found):
                 again = self._try(site, fault)
                 for first, second in zip(found, again, strict=True):
                     second.first_try = first.problem

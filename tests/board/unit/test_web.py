@@ -52,6 +52,7 @@ HTML = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>" + b"x" * 3000
 PORTAL = {"host": "login.example.org", "address": PAGE[0], "port": 80, "path": "/", "tls": False}
 SERVICE = {"host": "lernen.example.org", "port": 80, "path": "/", "tls": False, "status": 200}
 LIMIT_MS = 300
+SLACK_MS = 3000  # a busy machine is late; what hangs is later
 
 
 class Servers(unittest.TestCase):
@@ -203,7 +204,7 @@ class PortalTest(Servers):
             self.servers = []
             self.serve(WEB, said)
             self.assertEqual(self.probe(portal), (UNTESTED, {}))
-            self.assertTrue(self.took_ms < LIMIT_MS + 700)
+            self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
 
     def page(self, web, page):
         """Probe where a portal belongs; return the reason and the block."""
@@ -212,7 +213,7 @@ class PortalTest(Servers):
         self.serve(WEB, web)
         self.serve(PAGE, page)
         result = self.probe(portal)
-        self.assertTrue(self.took_ms < LIMIT_MS + 700)
+        self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
         [told] = self.block(result, block.PORTAL, block.PORTAL_FORMAT)
         return result.reason, told[0]
 
@@ -255,7 +256,7 @@ class PortalTest(Servers):
         self.serve(WEB, web)
         self.serve(PAGE, said)
         result = self.probe(portal)
-        self.assertTrue(self.took_ms < LIMIT_MS + 700)
+        self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
         if block.PORTAL not in result.measures:
             return result.reason, 255
         [told] = self.block(result, block.PORTAL, block.PORTAL_FORMAT)
@@ -390,7 +391,7 @@ class BehindTest(Servers):
     def test_a_status_line_that_never_ends(self):
         self.serve(WEB, drips)
         self.assertEqual(self.probe(internet).reason, HTTP_SILENT)
-        self.assertTrue(self.took_ms < LIMIT_MS + 700)
+        self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
 
     def test_headers_that_never_end_do_not_matter(self):
         self.serve(WEB, endless)
@@ -427,7 +428,7 @@ class ServiceTest(Servers):
         named = [dict(SERVICE, name=str(number), **each) for number, each in enumerate(services)]
         self.configure(services=named, **changes)
         result = self.probe(service)
-        self.assertTrue(self.took_ms < LIMIT_MS + 700)
+        self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
         return result
 
     def test_none_is_configured(self):
@@ -542,7 +543,7 @@ class ThroughputTest(Servers):
     def test_what_cannot_be_had_says_nothing(self):
         for said in (None, OSError(), b"", FOUND, b"SSH-2.0\r\n", HTML):
             self.assertEqual(self.download(said), (OK, {}), said)
-            self.assertTrue(self.took_ms < LIMIT_MS + 700)
+            self.assertTrue(self.took_ms < LIMIT_MS + SLACK_MS)
 
     def test_every_third_cycle(self):
         self.download(self.fast, every=3, deadline_ms=3000)
