@@ -168,6 +168,7 @@ async def endless(connection):
     connection.send(b"HTTP/1.1 200 OK\r\n")
     while True:
         await patiently(lambda: connection.send(b"X-Header: " + b"y" * 200 + b"\r\n"))
+        await asyncio.sleep(0)  # filling all buffers would hold the board up
 
 
 async def drips(connection):
