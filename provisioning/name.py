@@ -27,28 +27,29 @@ import firmware
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 # What is called from beyond the board, over mpremote.
-_CALLED = frozenset({"drain"})
+CALLED = frozenset({"drain"})
 _Place = tuple[int, int]  # row from 0, column in bytes, as ast counts
 
 
-def shortened(source: str, name: str) -> str:
+def shortened(source: str, name: str, called: frozenset[str] = CALLED) -> str:
     """Return a module's source with its own names made short.
 
     Args:
         source: must be valid for CPython as well.
-        name: what a syntax error calls the module.
+        name: the module's path below firmware/, such as "agent/uplink.py".
+        called: names that code beyond the board's own asks for.
     """
     tree = ast.parse(source, name)
     lines = [line.encode() for line in source.splitlines(keepends=True)]
     taken = _all_names(tree)
     fresh = (each for each in _letters("_") if each not in taken)
-    private = {old: next(fresh) for old in _own(tree, name)}
+    private = {old: next(fresh) for old in _own(tree, name, called)}
     edits = {place: (old, private[old]) for place, old in _spelt(tree, lines) if old in private}
     for function in _functions(tree):
         edits |= _parameters(function, edits)
     for (row, column), (old, new) in sorted(edits.items(), reverse=True):
         line = lines[row]
-        lines[row] = line[:column] + new.encode() + line[column + len(old) :]
+        lines[row] = line[:column] + new.encode() + line[column + len(old.encode()) :]
     return b"".join(lines).decode()
 
 
@@ -104,19 +105,20 @@ def _spelt(tree: ast.Module, lines: list[bytes]) -> Iterator[tuple[_Place, str]]
             yield (node.lineno - 1, node.col_offset), node.arg
         elif isinstance(node, ast.Attribute):
             row, end = (node.end_lineno or 0) - 1, node.end_col_offset or 0
-            yield (row, end - len(node.attr)), node.attr
+            yield (row, end - len(node.attr.encode())), node.attr
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             row = node.lineno - 1
             # Behind `def`, `async def` or `class` alone.
             yield (row, lines[row].index(node.name.encode(), node.col_offset + 4)), node.name
         elif isinstance(node, ast.alias) and node.asname:
             row, end = (node.end_lineno or 0) - 1, node.end_col_offset or 0
-            yield (row, end - len(node.asname)), node.asname
+            yield (row, end - len(node.asname.encode())), node.asname
 
 
-def _own(tree: ast.Module, name: str) -> list[str]:
+def _own(tree: ast.Module, name: str, called: frozenset[str]) -> list[str]:
     """Return the names that a module binds and that mean nothing to any other module."""
     globals_, attributes, foreign = dict[str, None](), dict[str, None](), set[str]()
+    constants = dict[str, None]()
     for node in ast.walk(tree):
         if isinstance(node, ast.ClassDef):
             for each in node.body:
@@ -128,21 +130,36 @@ def _own(tree: ast.Module, name: str) -> list[str]:
                 attributes[node.attr] = None
             elif not is_mine and (not node.attr.startswith("_") or isinstance(node.ctx, ast.Store)):
                 foreign.add(node.attr)  # it may be anyone's
+    globals_ |= dict.fromkeys(
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id[:1] == "_"
+    )
+    globals_.pop("_", None)
     for node in tree.body:
         targets = node.targets if isinstance(node, ast.Assign) else []
         names = [each.id for each in targets if isinstance(each, ast.Name)]
+        if isinstance(node, ast.Assign) and _is_constant(node.value):
+            constants |= dict.fromkeys(names)
         if isinstance(node, _DEFINITIONS):
             names.append(node.name)
         elif isinstance(node, ast.ImportFrom):
             names += [each.asname for each in node.names if each.asname]
         globals_ |= dict.fromkeys(names)
     others = foreign.union(*(words for path, words in _words().items() if path != name))
+    # The compiler forgets the names of constants, so they come last.
+    ordered = sorted(globals_ | attributes, key=lambda each: each in constants)
     return [
         each
-        for each in globals_ | attributes
+        for each in ordered
         if not each.startswith("__")
-        and (each not in foreign if each.startswith("_") else each not in others | _CALLED)
+        and (each not in foreign if each.startswith("_") else each not in others | called)
     ]
+
+
+def _is_constant(value: ast.expr) -> bool:
+    function = value.func if isinstance(value, ast.Call) else None
+    return isinstance(function, ast.Name) and function.id == "const"
 
 
 def _all_names(tree: ast.AST) -> set[str]:

@@ -69,7 +69,7 @@ class Faults:
 
 
 def _place(error):
-    """Return `file:line` of where an exception was raised, "" if it cannot be known."""
+    """Return `file:line` (compiled: `module:line`) of where it was raised, "" if unknown."""
     if hasattr(sys, "print_exception"):
         buffer = io.StringIO()
         sys.print_exception(error, buffer)

