@@ -37,7 +37,7 @@ from hil.lab.server import HttpServer
 _POOL = range(100, 110)
 _LEASE = "12h"
 _LEASE_END_S = 4_000_000_000
-_RATE_BURST = "burst 4k latency 400ms"
+_RATE_BURST = "burst 4k latency 100ms"
 
 
 class Site:

@@ -10,6 +10,7 @@ from firmware.linkreport.table import (
     NETWORK_UNREACHABLE,
     OK,
     ONE_TARGET_FAILED,
+    RESOLVER_SLOW,
     THROUGHPUT_LOW,
     TLS_INTERCEPTED,
 )
@@ -95,9 +96,11 @@ def _ipv6(scene: Scene) -> Iterator[None]:
 @fault(
     "narrow-line",
     f"the line carries no more than {_NARROW_KBIT_S // 1000} Mbit/s",
-    Expected(THROUGHPUT_LOW),
+    Expected(THROUGHPUT_LOW, also=RESOLVER_SLOW),
     layer=INTERNET,
     part="rate",
+    merged="dns-slow: while a neighbour fills the line, the resolver's answers wait behind it, and "
+    "the earlier layer is named",
 )
 def _narrow(scene: Scene) -> Iterator[None]:
     with scene.site.network.limited(_NARROW_KBIT_S):
