@@ -183,7 +183,7 @@ class Throughput(Table):
     port: Port = 80
     host: str
     path: UrlPath
-    bytes: Annotated[int, Field(ge=1024, le=16 << 20)] = 256 << 10
+    bytes: Annotated[int, Field(ge=16 << 10, le=16 << 20)] = 256 << 10
     every: Annotated[int, Field(ge=1, le=65535)] = 60
 
 

@@ -232,7 +232,7 @@ _SCHEMA = {
         },
         4,
     ],
-    "throughput": dict(_PAGE, bytes=(_whole, 1024, 16777216), every=(_whole, 1, 65535)),
+    "throughput": dict(_PAGE, bytes=(_whole, 16384, 16777216), every=(_whole, 1, 65535)),
     "sensors": [(_choice, "scd4x", "sht4x", "bme280"), 3],
     "i2c": {"sda": _pin, "scl": _pin},
     "light": _light,

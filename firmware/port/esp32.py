@@ -254,8 +254,11 @@ class Esp32Port:
         """Take the pins from the configuration; the LED's also for a start without one."""
         self._pins = config
         led = 0 if config.led is None else config.led + 1
-        if (self.recall("led") or 0) != led:
-            self.remember("led", led)
+        try:
+            if (self.recall("led") or 0) != led:
+                self.remember("led", led)
+        except OSError:  # a worn memory is no reason not to measure
+            pass
         self.led(1)  # it starts
 
     def i2c(self):
@@ -278,8 +281,11 @@ class Esp32Port:
     def led(self, on):
         """Switch the LED, if there is one."""
         led = self.recall("led")
-        if led:
-            machine.Pin(led - 1, machine.Pin.OUT, value=1 if on else 0)
+        try:
+            if led:
+                machine.Pin(led - 1, machine.Pin.OUT, value=1 if on else 0)
+        except ValueError:  # a pin that this module has not, or uses itself
+            pass
 
 
 def _bind(sock, address):

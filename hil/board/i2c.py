@@ -17,6 +17,7 @@ from __future__ import annotations
 import errno
 import struct
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -53,7 +54,7 @@ def crc8(data: bytes) -> int:
     return value
 
 
-class Device:
+class Device(ABC):
     """One sensor.
 
     Args:
@@ -71,22 +72,23 @@ class Device:
         self.fault: str | None = None
         self.power_off()
 
+    @abstractmethod
     def power_off(self) -> None:
         """Forget everything that is not burnt in."""
 
+    @abstractmethod
     def write(self, data: bytes) -> None:
         """Take what was written.
 
         Raises: RefusedError: it cannot do this, or not now.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, count: int) -> bytes:
         """Return what is read.
 
         Raises: RefusedError: there is nothing to read, or not yet.
         """
-        raise NotImplementedError
 
 
 class Sensirion(Device):

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
@@ -30,7 +31,7 @@ BROADCAST = "ff:ff:ff:ff:ff:ff"
 _LEASE_S = 3600
 
 
-class Actor:
+class Actor(ABC):
     """Sees every frame on its interface and answers some, from its start to `close`."""
 
     mac = "02:00:5e:00:53:01"  # locally administered
@@ -61,13 +62,13 @@ class Actor:
         with contextlib.suppress(OSError):  # closed meanwhile, or the interface is down
             self._socket.send(frame)
 
+    @abstractmethod
     def hears(self, frame: bytes) -> bool:
         """Tell, cheaply, whether a frame is worth a look."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, frame: Packet) -> Iterable[Packet]:
         """Yield what it sends when it has heard a frame."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Fall silent."""

@@ -27,6 +27,7 @@ from hil.lab.error import FaultError, LabError
 from hil.lab.laboratory import Active, Laboratory
 
 SOCKET = "lab.control"
+_HINT = "talk to the lab by: netzpuls lab fault, heal, status, capture, down"
 _LINE_LIMIT_BYTES = 65536
 _ANSWER_S = 60.0  # a gateway may have to start
 _PATH_LIMIT_BYTES = 107  # of a unix socket
@@ -49,8 +50,8 @@ class _Handler(socketserver.StreamRequestHandler):
             answer = {"ok": True} | self.server.answer(json.loads(line))
         except NetzpulsError as error:
             answer = {"ok": False, "error": error.message, "hint": error.hint}
-        except (KeyError, TypeError, ValueError) as error:
-            answer = {"ok": False, "error": f"not a request: {error}", "hint": ""}
+        except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+            answer = {"ok": False, "error": f"not a request: {error}", "hint": _HINT}
         self.wfile.write(json.dumps(answer).encode() + b"\n")
 
 
@@ -114,7 +115,7 @@ class LabControl:
             return {}
         if operation == "capture-end":
             return {"frames": lab.board(request["board"]).end_capture()}
-        raise FaultError(f"the lab knows no {operation!r}")
+        raise FaultError(f"the lab knows no {operation!r}", hint=_HINT)
 
 
 def _told(active: Active) -> dict[str, Any]:

@@ -375,6 +375,11 @@ class Laboratory:
             scene = self.scene(fault, site, board)
             for other in self.active:
                 if other.clashes(fault, scene):
+                    if other.fault is fault:
+                        raise FaultError(
+                            f"{name} is at {scene.site.id} already",
+                            hint=f"to end it: netzpuls lab heal {name}",
+                        )
                     raise FaultError(
                         f"{other.fault.name} is in the way of {name} at {scene.site.id}",
                         hint=f"heal it first: netzpuls lab heal {other.fault.name}",
@@ -392,8 +397,10 @@ class Laboratory:
     def heal(self, name: str | None = None, site: str | None = None) -> list[Active]:
         """End a fault wherever it is, or all; return which.
 
-        Raises: FaultError: it is not there.
+        Raises: FaultError: it is not there, or the site is not.
         """
+        if site is not None:
+            self.site(site, "")
         with self._lock:
             found = [
                 each

@@ -66,7 +66,13 @@ def boards(lab: Laboratory) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("place", "role", "faults", "verdict", "since", "reports"):
         right = title in ("since", "reports")
-        table.add_column(title, justify="right" if right else "left", no_wrap=title != "faults")
+        wraps = title in ("faults", "verdict")
+        table.add_column(
+            title,
+            justify="right" if right else "left",
+            no_wrap=not wraps,
+            min_width=len(title),
+        )
     now_s = time.monotonic()
     for board in lab.boards:
         verdict, since_s = _verdict(board, now_s, lab.period_s)

@@ -47,7 +47,7 @@ async def probe(port, config, evidence):
         count, took_ms, whole = await _download(port, plan, config.deadline_ms["throughput"])
     except OSError:  # what is not there is another probe's to tell
         return Result(OK, {})
-    if not count or (count < min(_LEAST_BYTES, plan.bytes) and whole):
+    if not count or (count < _LEAST_BYTES and whole):  # over too soon to be a rate
         return Result(OK, {})
     kbit_s = count * 8 // max(1, took_ms)
     block = struct.pack(THROUGHPUT_FORMAT, kbit_s, min(count >> 10, 0xFFFE))

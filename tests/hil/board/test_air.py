@@ -259,12 +259,36 @@ def test_a_fixed_address_needs_no_lease(desk: Desk, repl: Repl) -> None:
     assert said == "1010 10.1.0.99\n"
 
 
-def test_the_driver_s_dhcp_client_cannot_be_started_twice(desk: Desk, repl: Repl) -> None:
-    repl.run("import os; os.mkdir('port')")
+@pytest.fixture
+def port(repl: Repl) -> Repl:
+    """The REPL with the firmware's own port as `board`."""
+    repl.run("import os, machine; 'port' in os.listdir() or os.mkdir('port')")
     for name in ("__init__", "esp32"):
         source = (PORT / f"{name}.py").read_text()
         repl.run(f"with open('port/{name}.py', 'w') as file: file.write({source!r})")
-    repl.run("import port; board = port.load(); board.link(); join('school', 'correct horse')")
+    repl.run("import port; board = port.load()")
+    return repl
+
+
+def test_an_led_at_a_pin_that_is_not_there_stops_nothing(port: Repl) -> None:
+    said = port.run("""
+        try:
+            machine.Pin(28, machine.Pin.OUT)
+        except ValueError:
+            print('no such pin')
+        board.remember('led', 29)
+        board.led(1)
+        class Plan:
+            led = 28
+        board.wire(Plan)
+        print('on it goes')
+        """)
+    assert said == "no such pin\non it goes\n"
+
+
+def test_the_driver_s_dhcp_client_cannot_be_started_twice(port: Repl) -> None:
+    repl = port
+    repl.run("board.link(); join('school', 'correct horse')")
     said = repl.run("""
         try:
             wlan.ifconfig('dhcp')

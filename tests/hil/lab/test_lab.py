@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from hil.lab.control import SOCKET
 from hil.lab.fault import catalogue, find
 from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command
 
@@ -142,6 +144,7 @@ def test_commands_say_what_there_is_and_refuse_with_a_hint(lab: RunningLab) -> N
         (("fault", "weak-signal", "--board", "999"), "no board '999'"),
         (("fault", "portal-missing", "--site", "goethe-schule"), "made at a hotspot"),
         (("heal", "dns-dead"), "no fault 'dns-dead' is active"),
+        (("heal", "--site", "nowhere"), "no site 'nowhere'"),
         (("capture", "101", "/nowhere/file.pcap"), "cannot be written"),
     ):
         code, document = call(*arguments)
@@ -151,8 +154,21 @@ def test_commands_say_what_there_is_and_refuse_with_a_hint(lab: RunningLab) -> N
     lab.fault("dns-dead")
     code, document = call("fault", "dns-slow")
     assert "dns-dead is in the way" in document["error"]["message"]  # type: ignore[index]
+    code, document = call("fault", "dns-dead")
+    assert "dns-dead is at goethe-schule already" in document["error"]["message"]  # type: ignore[index]
     lab.heal()
     lab.wait(lambda board: board["state"] == "up", 4)
+
+
+@pytest.mark.parametrize("said", [b"[" * 60000, b"7", b"{}", b"\xff", b'{"op": []}'])
+def test_whatever_is_said_to_its_socket_has_an_answer(lab: RunningLab, said: bytes) -> None:
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(lab.folder / SOCKET))
+        client.sendall(said + b"\n")
+        client.shutdown(socket.SHUT_WR)
+        answer = json.loads(client.makefile("rb").readline())
+    assert not answer["ok"]
+    assert answer["hint"]
 
 
 def test_without_a_lab_the_commands_say_how_to_start_one(tmp_path: Path) -> None:
