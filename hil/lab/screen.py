@@ -71,6 +71,7 @@ def boards(lab: Laboratory) -> Table:
             title,
             justify="right" if right else "left",
             no_wrap=not wraps,
+            overflow="fold",
             min_width=len(title),
         )
     now_s = time.monotonic()
