@@ -1,16 +1,13 @@
 """The agent itself: measures, keeps and brings the reports, feeds the watchdog."""
 
 import asyncio
-import json
-import sys
 
-from linkreport.block import AGENT, ERROR, SENSOR, UPLINK
+from linkreport.block import SENSOR
 from linkreport.seal import Seal
 from linkreport.table import DEVICE, OK, SAFE_MODE
 from micropython import const
 
-from . import VERSION
-from .clock import Clock, not_before_s
+from .clock import Clock
 from .cycle import PROBES, Schedule, measure
 from .deadline import sleep_ms
 from .fault import Faults
@@ -32,23 +29,23 @@ class Agent:
     """A board with a good configuration and identity.
 
     Args:
-        key, certificate: the report key, and the board's certificate as DER.
+        key: the report key.
+        floor_s: a moment that is past for sure, in Unix seconds.
         root: where the files are; "" on a board.
         boot: count of boots.
         safe: boots have failed: measure only what a report needs, and try in full later.
     """
 
-    def __init__(self, port, config, *, key, certificate, root, boot, safe=False):
+    def __init__(self, port, config, *, key, floor_s, root, boot, safe=False):
         self.port = port
         self.boot = boot
         self.safe = safe
         self.config = config
         keys = [wlan.key for wlan in (config.wlan,) + config.watch]
         self.faults = Faults(keys, root + "/fault.txt")
-        seal = Seal(key)
-        self._seal = seal
-        self.spool = Spool(Files(root + "/spool"), seal, config.key_id, port)
-        self.clock = Clock(port, not_before_s(certificate), self.spool.last_time_s)
+        self.seal = Seal(key)
+        self.spool = Spool(Files(root + "/spool"), self.seal, config.key_id, port)
+        self.clock = Clock(port, floor_s, self.spool.last_time_s)
         self.link = Link(port)
         self.link.identity = root + "/identity"
         self.uplink = Uplink(
@@ -56,12 +53,12 @@ class Agent:
             config,
             link=self.link,
             spool=self.spool,
-            seal=seal,
+            seal=self.seal,
             faults=self.faults,
             identity=self.link.identity,
             heard=self.clock.hear_ack,
         )
-        self._told_version = False
+        self.told_version = False
         self._sensors = []  # what agent.sensor keeps from one cycle to the next
         self._alive_until_ms = 0
         port.wire(config)
@@ -153,36 +150,23 @@ class Agent:
             await self.clock.ask_ntp(self.config.ntp, evidence.resolver)
         if self.config.sensors and not self.safe:
             await self._sense(evidence.measures)
-        seq, verdict = self._keep(evidence)
-        self.uplink.fresh.set()
-        _show(seq, verdict)
+        self._keep(evidence)
 
     def _keep(self, evidence):
-        """Put the report of a cycle into the spool; return its number and its verdict."""
-        port = self.port
+        """Put the report of a cycle into the spool."""
         self.spool.make_room()
-        self._tell(evidence.measures)
-        heap_free_bytes = port.heap_free_bytes()
+        heap_free_bytes = self.port.heap_free_bytes()
         try:
-            statement = borrow("agent.statement")
-            values = statement.report(
-                port,
-                self.config,
-                evidence,
-                now=self.clock.now(),
-                boot=self.boot,
-                heap_free_bytes=heap_free_bytes,
-                error_count=self.faults.count,
-                spool=self.spool,
-            )
-            raw = statement.wire.pack(values, self._seal, self.spool.tag)
-            told = values.seq, (values.state, values.layer, values.reason)
+            raw, told = borrow("agent.statement").seal(self, evidence, heap_free_bytes)
         finally:
-            statement = values = None  # this frame would hold them
             give_back("agent.statement", "linkreport.report", "linkreport.verdict")
         self.spool.append(raw)
-        self._told_version = True
-        return told
+        self.told_version = True
+        self.uplink.fresh.set()
+        try:
+            borrow("agent.console").show(*told)
+        finally:
+            give_back("agent.console", "linkreport.term")
 
     async def _watch(self):
         """Measure all networks of a monitor."""
@@ -208,33 +192,8 @@ class Agent:
 
         await run(self)
 
-    def _tell(self, measures):
-        """Add what the agent itself has to say."""
-        text = self.faults.take()
-        if text:
-            measures[ERROR] = text.encode()
-        measures[UPLINK] = self.uplink.block()
-        if not self._told_version:
-            about = "%s %s" % (VERSION, sys.implementation.name)
-            about += " " + ".".join(str(n) for n in sys.implementation.version[:3])
-            measures[AGENT] = about.encode()
-
     async def drain(self):
         """Upload what the spool holds, without measuring more than that needs; returns never."""
         while not self.link.online and not self.port.lan_address():
             await measure(self.port, self.config, self.link, self.faults, _TO_REPORT)
         await self.uplink.run()
-
-
-def _show(seq, verdict):
-    """Say a report's verdict on the console."""
-    term = borrow("linkreport.term")
-    state, layer, reason = verdict
-    line = {
-        "seq": seq,
-        "state": term.STATES[state],
-        "layer": term.LAYERS[layer],
-        "reason": term.reason_name(reason),
-    }
-    give_back("linkreport.term")
-    print("NETZPULS REPORT", json.dumps(line))

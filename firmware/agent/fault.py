@@ -3,13 +3,7 @@
 One that ends the agent is kept on flash (/fault.txt) and told by the next boot.
 """
 
-import io
-import os
-import sys
-
-from micropython import const
-
-_MAX_TEXT_BYTES = const(120)
+from .loan import borrow, give_back
 
 
 class Faults:
@@ -24,64 +18,27 @@ class Faults:
         self.count = 0
         self._secrets = [secret for secret in secrets if secret]
         self._path = path
-        self._text = self._last_words() if path else ""
+        self._text = self._trace("last_words", path) if path else ""
 
     def note(self, error):
         """Count an exception and keep its text: type, place, message."""
         self.count = min(self.count + 1, 0xFFFE)
-        self._text = self._told(error, error)
+        self._text = self._trace("told", error, error, self._secrets)
         print("netzpuls: survived", self._text)
 
     def keep(self, error, is_harmless=True):
         """Keep on flash what ends the agent; without its message, should that hold a secret."""
-        text = "died: " + self._told(error, error if is_harmless else "")
-        print("netzpuls:", text)
-        try:
-            with open(self._path, "wb") as file:
-                file.write(text.encode())
-        except OSError:  # a flash that takes no report takes no last words either
-            return
+        self._trace("keep", self._path, error, error if is_harmless else "", self._secrets)
 
-    def _last_words(self):
-        """Return what `keep` left, once."""
+    def _trace(self, verb, *arguments):
         try:
-            with open(self._path, "rb") as file:
-                text = file.read(_MAX_TEXT_BYTES)
-            os.remove(self._path)
-        except OSError:  # nothing there, which is how it should be
-            return ""
-        return "".join(chr(c) for c in text if 32 <= c <= 126)
-
-    def _told(self, error, message):
-        try:
-            place = _place(error)
+            return getattr(borrow("agent.trace"), verb)(*arguments)
         except MemoryError:
-            place = ""
-        text = "%s %s %s" % (type(error).__name__, place, message)
-        for secret in self._secrets:
-            text = text.replace(secret, "***")
-        return "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_TEXT_BYTES]
+            return "MemoryError"
+        finally:
+            give_back("agent.trace")
 
     def take(self):
         """Return the text of the last exception not yet told, "" if there is none."""
         text, self._text = self._text, ""
         return text
-
-
-def _place(error):
-    """Return `file:line` (compiled: `module:line`) of where it was raised, "" if unknown."""
-    if hasattr(sys, "print_exception"):
-        buffer = io.StringIO()
-        sys.print_exception(error, buffer)
-        trace = buffer.getvalue()
-    else:
-        import traceback
-
-        trace = "".join(traceback.format_exception(error))
-    place = ""
-    for line in trace.split("\n"):
-        parts = line.strip().split('"')
-        if len(parts) == 3 and parts[0] == "File " and parts[2].startswith(", line "):
-            number = parts[2][len(", line ") :].split(",")[0]
-            place = "%s:%s" % ("/".join(parts[1].split("/")[-2:]), number)
-    return place

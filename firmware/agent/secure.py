@@ -20,7 +20,7 @@ from linkreport.table import (
 )
 from micropython import const
 
-from .clock import not_after_s
+from .certificate import not_after_s
 from .deadline import sleep_ms
 
 _POLL_MS = const(5)

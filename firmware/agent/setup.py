@@ -1,6 +1,7 @@
-"""What the board needs before it can start: its configuration and its identity."""
+"""What the board needs before it can start: its configuration and its identity. On loan."""
 
-import sys
+from . import config
+from .certificate import not_before_s
 
 
 class SetupError(ValueError):
@@ -11,20 +12,20 @@ class SetupError(ValueError):
         self.part = part
 
 
-def load_config(path):
-    """Load the configuration.
+def load(root, board_id):
+    """Load what belongs to this board, whose id is None where nobody knows it.
 
-    Raises: SetupError: it cannot be used.
+    Returns: (configuration, report key, the certificate's beginning in Unix seconds).
+    Raises:  SetupError: something is missing, is not what it should be, or is another board's.
     """
-    from . import config
-
     try:
-        return config.load(path)
+        found = config.load(root + "/config.json")
     except ValueError as error:
         raise SetupError("config", str(error))
-    finally:
-        # The checker is not needed again, and is a tenth of all the code in memory.
-        del sys.modules["agent.config"], sys.modules["agent"].config
+    if board_id not in (None, found.board):
+        raise SetupError("config", "this is %s, not %s" % (board_id, found.board))
+    key, certificate = load_identity(root + "/identity")
+    return found, key, not_before_s(certificate)
 
 
 def load_identity(folder):

@@ -3,6 +3,8 @@
 Borrowed for a moment once a cycle (see `agent.loan`), so it keeps nothing.
 """
 
+import sys
+
 import linkreport.report as wire
 from linkreport.block import (
     AGENT,
@@ -26,6 +28,8 @@ from linkreport.frame import MAX_BODY_BYTES
 from linkreport.table import DEVICE, FLASH_FAILED, MEMORY_LOW, OK
 from linkreport.verdict import judge
 from micropython import const
+
+from . import VERSION
 
 _MEMORY_LOW_BYTES = const(10000)
 # Extension blocks in the order of their importance: a report has no room for all of them.
@@ -55,12 +59,39 @@ _PARTS = {OWN: 9, FOREIGN: 6, ERROR: 1}
 _SORTED = (OWN, FOREIGN)
 
 
-def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
-    """Make the report of one cycle; the spool's `make_room` must have been called.
+def seal(agent, evidence, heap_free_bytes):
+    """Make and seal the report of one cycle; the spool's `make_room` must have been called.
 
-    `now` is (Unix seconds or 0, clock quality); `heap_free_bytes` was taken before this module
-    was borrowed.
+    `heap_free_bytes` was taken before this module was borrowed.
+
+    Returns: (sealed report, (its number, state, layer, reason)).
     """
+    measures = evidence.measures
+    text = agent.faults.take()
+    if text:
+        measures[ERROR] = text.encode()
+    measures[UPLINK] = agent.uplink.block()
+    if not agent.told_version:
+        about = "%s %s " % (VERSION, sys.implementation.name)
+        measures[AGENT] = (
+            about + ".".join(str(n) for n in sys.implementation.version[:3])
+        ).encode()
+    values = report(
+        agent.port,
+        agent.config,
+        evidence,
+        now=agent.clock.now(),
+        boot=agent.boot,
+        heap_free_bytes=heap_free_bytes,
+        error_count=agent.faults.count,
+        spool=agent.spool,
+    )
+    raw = wire.pack(values, agent.seal, agent.spool.tag)
+    return raw, (values.seq, values.state, values.layer, values.reason)
+
+
+def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
+    """Return the report of one cycle; `now` is (Unix seconds or 0, clock quality)."""
     if evidence.reasons[DEVICE - 1] == OK:
         if spool.error:
             evidence.reasons[DEVICE - 1] = FLASH_FAILED

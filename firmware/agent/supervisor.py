@@ -16,9 +16,7 @@ import asyncio
 
 from port import load as load_port
 
-from .fault import Faults
 from .loan import borrow, give_back
-from .setup import SetupError, load_config, load_identity
 
 SAFE_AFTER = 3  # boots in a row that failed
 
@@ -27,18 +25,18 @@ def start(port, root="", boot=0, safe=False):
     """Make the agent of this board.
 
     Raises:
-        SetupError: configuration or identity cannot be used, or is another board's.
+        setup.SetupError: configuration or identity cannot be used, or is another board's.
         OSError: a file that is there cannot be read.
     """
     port.spare_heap()
-    config = load_config(root + "/config.json")
-    if port.board_id() not in (None, config.board):
-        raise SetupError("config", "this is %s, not %s" % (port.board_id(), config.board))
-    key, certificate = load_identity(root + "/identity")
+    try:
+        config, key, floor_s = borrow("agent.setup").load(root, port.board_id())
+    finally:
+        give_back("agent.setup", "agent.config", "agent.certificate")
     # Only now: it takes the place in memory that checking the configuration needed.
     from .agent import Agent
 
-    return Agent(port, config, key=key, certificate=certificate, root=root, boot=boot, safe=safe)
+    return Agent(port, config, key=key, floor_s=floor_s, root=root, boot=boot, safe=safe)
 
 
 def run(port=None, root=""):
@@ -64,9 +62,9 @@ def _run(port, root):
         problem = error
     borrow("agent.selftest").selftest(port, boot, agent, problem)
     if agent is None:
-        if not isinstance(problem, SetupError):
+        if not hasattr(problem, "part"):  # no SetupError
             # What is secret is not known here, so the message stays on the console.
-            Faults(path=root + "/fault.txt").keep(problem, is_harmless=False)
+            borrow("agent.trace").keep(root + "/fault.txt", problem, "", ())
         borrow("agent.rescue").wait(port, problem)
         return
     give_back("agent.selftest")

@@ -9,7 +9,7 @@ import json
 import struct
 
 import agent.sensor as sensors
-from agent.clock import not_after_s, not_before_s
+from agent.certificate import not_after_s, not_before_s
 from agent.config import ConfigError, parse
 from agent.sensor import bme280
 from agent.spool import Spool

@@ -1,6 +1,7 @@
 import unittest
 
-from agent.clock import Clock, not_after_s, not_before_s, unix_s
+from agent.certificate import not_after_s, not_before_s, unix_s
+from agent.clock import Clock
 from linkreport.table import CLOCK_ACK, CLOCK_KEPT, CLOCK_NONE
 from port.null import NullPort
 

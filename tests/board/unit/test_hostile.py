@@ -133,7 +133,7 @@ def of_config(raw):
 
 
 def of_certificate(raw):
-    from agent.clock import not_after_s, not_before_s
+    from agent.certificate import not_after_s, not_before_s
 
     return [not_before_s(raw), not_after_s(raw)]
 

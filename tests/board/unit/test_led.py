@@ -108,7 +108,7 @@ class ServeTest(unittest.TestCase):
         try:
             furnish(root, **changes)
             config = parse(json.dumps(configuration(period_s=1, **changes)).encode())
-            agent = Agent(port, config, key=bytes(32), certificate=b"", root=root, boot=1)
+            agent = Agent(port, config, key=bytes(32), floor_s=0, root=root, boot=1)
 
             async def go():
                 task = asyncio.create_task(agent.serve())

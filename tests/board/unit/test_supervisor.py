@@ -7,6 +7,7 @@ import sys
 import unittest
 
 import agent.agent
+import agent.console
 import agent.fault
 import agent.loan
 import agent.rescue
@@ -78,7 +79,7 @@ class SupervisorTest(unittest.TestCase):
         return asyncio.run(go())
 
     def test_a_cycle_puts_a_report_into_the_spool_and_says_so(self):
-        with Console(agent.agent) as console:
+        with Console(agent.console) as console:
             board = self.cycles(1)
         report = wire.unpack(self.reports(board)[0])
         self.assertEqual((report.seq, report.boot, report.period_s), (1, 3, 60))
@@ -88,7 +89,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual((line["state"], line["layer"]), ("down", "resolver"))
 
     def test_the_first_report_of_a_boot_tells_the_version(self):
-        with Console(agent.agent):
+        with Console(agent.console):
             board = self.cycles(2)
         first, second = [wire.unpack(raw) for raw in self.reports(board)]
         kinds = wire.extensions(first.extensions)
@@ -97,7 +98,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertNotIn(block.AGENT, dict(wire.extensions(second.extensions)))
 
     def test_an_error_is_told_in_the_next_report(self):
-        with Console(agent.agent):
+        with Console(agent.console):
             board = self.cycles(0)
             board.faults.note(ValueError("odd"))
             asyncio.run(board.cycle())
@@ -107,7 +108,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(report.error_count, 1)
 
     def test_the_lan_is_started(self):
-        with Console(agent.agent):
+        with Console(agent.console):
             self.cycles(0, lan="wt32-eth01")
         self.assertEqual(self.port.lan_name, "wt32-eth01")
 
@@ -116,7 +117,7 @@ class SupervisorTest(unittest.TestCase):
             raise ValueError("no Ethernet of a board %s is known" % name)
 
         self.port.lan_start = broken
-        with Console(agent.agent):
+        with Console(agent.console):
             board = self.cycles(1, lan="toaster")
         report = wire.unpack(self.reports(board)[0])
         told = dict(wire.extensions(report.extensions))[block.ERROR]
@@ -125,7 +126,7 @@ class SupervisorTest(unittest.TestCase):
     def test_a_monitor_tells_of_all_its_networks(self):
         self.port.networks.append((b"Gast", b"\x02" * 6, 11, -65, 0))
         guest = {"ssid": "Gast", "key": "", "security": "open", "bssids": []}
-        with Console(agent.agent):
+        with Console(agent.console):
             board = self.cycles(2, role="ap-monitor", watch=[guest])
         for raw in self.reports(board):
             blocks = dict(wire.extensions(wire.unpack(raw).extensions))
@@ -141,7 +142,7 @@ class SupervisorTest(unittest.TestCase):
         async def ask_ntp(host, resolver):
             asked.append((host, resolver))
 
-        with Console(agent.agent):
+        with Console(agent.console):
             board = self.cycles(0, ntp="ntp.example.org")
             board.clock.ask_ntp = ask_ntp
             asyncio.run(board.cycle())
@@ -294,7 +295,7 @@ class SupervisorTest(unittest.TestCase):
 
         furnish(self.root)
         agent.loan._IS_SMALL = self.is_small
-        with Console(agent.agent) as console:
+        with Console(agent.console) as console:
             asyncio.run(go(console.lines))
         # Something the collector takes for a pointer may keep a little for a while.
         self.assertLessEqual(min(used[16:]) - min(used[4:10]), 256)
@@ -307,7 +308,7 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual(document["board"], "np-000000000001")
 
     def test_the_scan_of_the_self_test_serves_the_first_cycle(self):
-        with Console(agent.selftest), Console(agent.agent):
+        with Console(agent.selftest), Console(agent.console):
             board = self.cycles(0)
             selftest(self.port, 1, board, None)
             asyncio.run(board.cycle())
@@ -352,7 +353,7 @@ class SupervisorTest(unittest.TestCase):
         before, Agent.serve = Agent.serve, serving
         die, agent.rescue.die = agent.rescue.die, bitten
         try:
-            with Console(agent.selftest), Console(agent.fault), Console(agent.agent):
+            with Console(agent.selftest), Console(agent.fault), Console(agent.console):
                 run(self.port, self.root)
         finally:
             Agent.serve, agent.rescue.die = before, die
