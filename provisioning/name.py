@@ -153,7 +153,8 @@ def _own(tree: ast.Module, name: str, called: frozenset[str]) -> list[str]:
         each
         for each in ordered
         if not each.startswith("__")
-        and (each not in foreign if each.startswith("_") else each not in others | called)
+        and each not in called
+        and (each not in foreign if each.startswith("_") else each not in others)
     ]
 
 

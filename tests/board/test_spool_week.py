@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import agent.spool
+import agent.writer
 import pytest
 from agent.spool import Spool
 
@@ -46,7 +46,7 @@ def test_what_no_longer_fits_is_the_oldest_and_is_counted() -> None:
     flash = Flash(furnished())
     files = LittleFiles(flash)
     with files.fs.open("/ballast", "wb") as ballast:
-        ballast.write(bytes(files.free_bytes() - agent.spool._RESERVE_BYTES - 8 * 4096))
+        ballast.write(bytes(files.free_bytes() - agent.writer._RESERVE_BYTES - 8 * 4096))
     numbers = Numbers()
     week = Week(is_restless=True)
     spool = Spool(files, SEAL, 1, numbers)

@@ -17,10 +17,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from linkreport import block, report
 from linkreport.seal import Seal
+from medium import FakeFiles, Store, drained, make
 from place import REPORT_KEY, configuration
 from port.null import NullPort
 from test_sensor import FakeBus, FakeFaults, Settings
-from test_spool import FakeFiles, Store, drained, make
 
 from tests.board.fuzz.mutant import JSON, documents, many, mutants
 

@@ -155,14 +155,14 @@ def of_bme280(raw):
 
 def of_segment(raw):
     """Return how many reports a spool finds on flash, and the number of the next."""
-    from agent.spool import Files, Spool
+    from agent.spool import Spool
     from place import folder, remove, write
     from port.null import NullPort
 
     path = folder()
     try:
         write(path + "/00000001.seg", raw)
-        spool = Spool(Files(path), seal(), 1, NullPort())
+        spool = Spool(path, seal(), 1, NullPort())
         count, message, seq = 0, b"-", 1
         while message:
             message, seq = spool.batch(seq, 1)

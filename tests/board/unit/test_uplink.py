@@ -15,9 +15,9 @@ from agent.uplink import Uplink
 from linkreport.block import UPLINK_FORMAT
 from linkreport.seal import Seal
 from linkreport.term import TROUBLES
+from medium import FakeFiles, make
 from place import BOARD, REPORT_KEY, configuration
 from port.null import NullPort
-from test_spool import FakeFiles, make
 
 SEAL = Seal(REPORT_KEY)
 ACK = b"netzpuls/v1/" + BOARD.encode() + b"/ack"
