@@ -1,13 +1,17 @@
-"""Finds at a boot what the spool's flash holds: segments, sequence number, last tag. On loan."""
+"""Gets back what the spool's flash holds: at a boot where it stands, later the reports. On loan.
 
-import binascii
+The format is told in `agent.segment`.
+"""
+
 import struct
 
 import linkreport.frame as wire
+from linkreport.seal import TAG_BYTES
 from micropython import const
 
-from . import delta, reader, segment
+from . import delta, segment
 
+_MOST_REPORT_BYTES = const(287)
 _TIME_AT = const(20)  # where a body holds its time
 
 
@@ -90,7 +94,7 @@ def _newest(spool, files):
     with files.open(segment.file_name(spool.firsts[-1])) as file:
         file.seek(segment.HEADER_BYTES)
         while True:
-            record = reader.read_record(spool, file, spool.state, spool.next_seq, spool.tag)
+            record = _record(spool, file, spool.state, spool.next_seq, spool.tag)
             if record == b"":
                 return False, False
             if not record:
@@ -116,13 +120,94 @@ def _header(spool, files, name):
     with files.open(name) as file:
         content = file.read(segment.HEADER_BYTES)
         has_records = len(file.read(1)) == 1
-    is_foreign = False
-    if len(content) == segment.HEADER_BYTES:
-        magic, key_id, *header = struct.unpack(segment.HEADER, content[:-4])
-        good = int.from_bytes(content[-4:], "big") == binascii.crc32(content[:-4])
-        if good and magic == segment.MAGIC and segment.file_name(header[0]) == name:
-            is_foreign = key_id != spool.key_id
-            if not is_foreign:
-                return header, False
+    header = segment.parse(content, name)
+    if header and header[0] == spool.key_id:
+        return header[1:], False
     files.remove(name)
-    return None, has_records and not is_foreign
+    return None, has_records and not header
+
+
+def read(spool, seq, in_memory, max_bytes):
+    """Read reports of one segment; return them and the sequence number after them.
+
+    Where it ends stays in `spool.reader` for the next time: [sequence number, segment, offset,
+    link, state, whether it is idle]. What cannot be read is lost.
+    """
+    index = len(spool.firsts) - 1
+    while index > 0 and spool.firsts[index] > seq:
+        index -= 1
+    first = spool.firsts[index]
+    end_seq = (spool.firsts[index + 1 : index + 2] or [spool.flash_seq])[0]
+    parts, lost, is_new = [], None, False
+    size = 0
+    reader, spool.reader = spool.reader, None
+    try:
+        with segment.files(spool).open(segment.file_name(first)) as file:
+            if reader and reader[:2] == [seq, first]:
+                at, _, offset, link, state, _ = reader
+                file.seek(offset)
+            else:
+                reader = None  # its state goes before there is another
+                header = file.read(segment.HEADER_BYTES)
+                link, state = header[-4 - TAG_BYTES : -4], delta.fresh()
+                at, offset = first, segment.HEADER_BYTES
+            while at < end_seq and not (parts and size > max_bytes - _MOST_REPORT_BYTES):
+                record = _record(spool, file, state, at, link)
+                if not record:
+                    lost = (at, end_seq)  # what is coded on it, too
+                    # A gap that no record tells of was counted before the next one began.
+                    is_new = record != b"" and not _is_lost(spool, at)
+                    at = end_seq
+                    break
+                body, tag, length = record
+                if at >= seq and not _is_lost(spool, at):
+                    parts.append(body + link + tag)
+                    size += len(parts[-1])
+                link = tag
+                offset += length
+                at += 1
+            else:
+                spool.reader = [at, first, offset, link, state, False]
+    except OSError:
+        spool.lose(seq, min(end_seq, in_memory))
+        return [], seq
+    if lost and not _is_lost(spool, lost[0]):
+        spool.lose(lost[0], lost[1], is_new)
+    return parts, at
+
+
+def _is_lost(spool, seq):
+    return any(first <= seq < end for first, end in spool.holes)
+
+
+def _record(spool, file, state, seq, link):
+    """Read the record that must come next: (body, tag, length on flash).
+
+    Returns: b"" at the file's end, None for what is not that record.
+    """
+    mark = file.read(2)
+    if not mark:
+        return b""
+    if len(mark) < 2 or mark[0] ^ mark[1] != 0xFF:
+        return None
+    size = mark[0]
+    code = file.read(size or 2)
+    if not size and len(code) == 2:
+        size = code[1]
+        code += file.read(max(0, size - 2))
+    begin = file.read(segment.MARK_BYTES)
+    if len(begin) != segment.MARK_BYTES or len(code) != size:
+        return None
+    if mark[0]:
+        body = delta.decode(state, code)
+    else:
+        body = code
+        delta.encode(state, body)
+    if body[:2] != bytes((wire.VERSION, len(body))) or len(body) < wire.CORE_BYTES:
+        return None
+    if struct.unpack(">HI", body[2:8]) != (spool.key_id, seq):
+        return None
+    tag = spool.seal.tag(wire.LABEL, link, body)
+    if tag[: segment.MARK_BYTES] != begin:
+        return None
+    return body, tag, len(code) + 2 + segment.MARK_BYTES

@@ -12,10 +12,12 @@ of flash, one that is full of blocks whose every field moves 58: 28 days of one 
 fit the 960 KiB of the OTA layout beside the agent's own files, and 7.7 in the worst case.
 """
 
+import binascii
 import os
+import struct
 
-MAGIC = b"NZ\x02\x00"
-HEADER = ">4sHIII16s"
+_MAGIC = b"NZ\x02\x00"
+_HEADER = ">4sHIII16s"
 HEADER_BYTES = 38
 MARK_BYTES = 4
 
@@ -24,41 +26,58 @@ class Files:
     """The few file operations that the spool needs, in one folder."""
 
     def __init__(self, folder):
-        self._folder = folder + "/"
+        self._folder = folder
 
     def names(self):
         """Go through the names of the files; a folder that is not there yet is made."""
         try:
-            os.mkdir(self._folder[:-1])
+            os.mkdir(self._folder)
         except OSError:  # it is there; if not, what follows says so
             pass
         if hasattr(os, "ilistdir"):  # MicroPython's: all names at once may be 7 KB
-            return (entry[0] for entry in os.ilistdir(self._folder[:-1]))
+            return (entry[0] for entry in os.ilistdir(self._folder))
         return os.listdir(self._folder)
 
     def write(self, name, offset, content):
         """Write at an offset, which is the file's end; 0 makes the file anew."""
-        with open(self._folder + name, "r+b" if offset else "wb") as file:
+        with open(self._folder + "/" + name, "r+b" if offset else "wb") as file:
             file.seek(offset)
             file.write(content)
 
     def open(self, name):
         """Open a file for reading."""
-        return open(self._folder + name, "rb")
+        return open(self._folder + "/" + name, "rb")
 
     def remove(self, name):
         """Remove a file."""
-        os.remove(self._folder + name)
+        os.remove(self._folder + "/" + name)
 
     def free_bytes(self):
         """Return the free space."""
-        stat = os.statvfs(self._folder[:-1])
+        stat = os.statvfs(self._folder)
         return stat[0] * stat[3]
 
 
 def files(spool):
     """Return the files of a spool."""
     return Files(spool.files) if isinstance(spool.files, str) else spool.files
+
+
+def header(spool, link):
+    """Return the header of the segment that begins with what comes next on flash."""
+    seq = spool.flash_seq
+    content = struct.pack(_HEADER, _MAGIC, spool.key_id, seq, spool.oldest_seq, spool.lost, link)
+    return content + binascii.crc32(content).to_bytes(4, "big")
+
+
+def parse(content, name):
+    """Return (key id, first sequence, oldest sequence, lost, link), None for no good header."""
+    if len(content) == HEADER_BYTES:
+        magic, *rest = struct.unpack(_HEADER, content[:-4])
+        good = int.from_bytes(content[-4:], "big") == binascii.crc32(content[:-4])
+        if good and magic == _MAGIC and file_name(rest[1]) == name:
+            return rest
+    return None
 
 
 def drop(spool):

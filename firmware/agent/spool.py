@@ -1,8 +1,8 @@
 """Reports on flash until the collector has them, in segments that are removed whole.
 
 How they lie there tells `agent.segment`. It and what writes, reads and finds them again at a
-boot (`agent.writer`, `agent.reader`, `agent.recovery`) are on loan: here is only what has to be
-known at any time. A report just made is sent from memory, so most need no reader.
+boot (`agent.writer`, `agent.recovery`) are on loan: here is only what has to be known at any
+time. A report just made is sent from memory, so most are never read.
 
 The newest segment always stays, acknowledged or not: it carries the sequence number and the last
 tag over a power cut. A record that a cut tore is dropped; it never left the board. Where the
@@ -22,13 +22,10 @@ from micropython import const
 
 from .loan import borrow, give_back
 
-_SEGMENT_BYTES = const(4096)
 _MAX_SEGMENTS = const(220)
 # Numbers are set aside so many at a time: a segment has no more records.
 _MOST_RECORDS = const(255)
 _IN_MEMORY = const(16)
-_SMALLEST_BYTES = const(24)  # a segment with less room is full
-_CLOSED = const(0xFFFF)  # the size of a segment whose end is not to be written on
 
 
 class Spool:
@@ -56,10 +53,10 @@ class Spool:
         self.max_segments = max_segments
         self.most_records = most_records
         self.firsts = []  # first sequence number of each segment, ascending
-        self.size = _CLOSED  # of the newest segment
+        self.size = 0  # of the newest segment
         self.state = None  # what `agent.delta` knows of the newest segment
-        self.reader = None  # where a batch from flash ended, see `agent.reader`
-        self.recent = []  # the last reports, as they are sent
+        self.reader = None  # where a batch from flash ended, see `agent.recovery`
+        self._recent = []  # the last reports, as they are sent
         self.holes = []  # [(first, end), …) that are lost
         self.acked = 0
         self.next_seq = 1
@@ -70,7 +67,7 @@ class Spool:
         try:
             borrow("agent.recovery").recover(self)
         finally:
-            give_back("agent.recovery", "agent.reader", "agent.segment", "agent.delta")
+            give_back("agent.recovery", "agent.segment", "agent.delta")
         self.flash_seq = self.next_seq  # the next that has to go to flash
         self.first_seq_of_boot = self.next_seq
 
@@ -95,48 +92,34 @@ class Spool:
     def make_room(self):
         """Begin a new segment if the newest is full; give up the oldest if there is no room.
 
-        To be called before a report is made, for the report tells what is held.
+        To be called before a report is made, for the report tells what is held. What only memory
+        holds goes to flash.
         """
-        if self.flash_seq < self.next_seq or self.is_full(_SMALLEST_BYTES):
-            self._write()
-
-    def append(self, raw):
-        """Keep one sealed report, which must be the next one, wherever that is possible."""
-        if self.reader:
-            # One that nothing was read with since the last report would only take memory.
-            self.reader = None if self.reader[-1] else self.reader[:-1] + [True]
-        self.recent.append(raw)
-        self.tag = wire.tag_of(raw)
-        self.next_seq += 1
-        self._write()
-        while len(self.recent) > (1 if self.flash_seq == self.next_seq else _IN_MEMORY):
-            seq = self.next_seq - len(self.recent)
-            self.recent.pop(0)
-            if seq >= self.flash_seq:
-                self.flash_seq = seq + 1
-                self.lose(seq, seq + 1)
-
-    def is_full(self, more_bytes):
-        """Tell whether the newest segment has no room for a record."""
-        return (
-            not self.firsts
-            or self.size + more_bytes > _SEGMENT_BYTES
-            or self.flash_seq - self.firsts[-1] >= self.most_records
-        )
-
-    def _write(self):
-        """Write what is to be written; if that fails, go on in memory."""
         try:
-            borrow("agent.writer").write(self)
-        except (OSError, MemoryError) as error:
-            self.size = _CLOSED
-            self.state = None
+            borrow("agent.writer").write(self, self._recent)
+        except (OSError, MemoryError) as error:  # then it goes on in memory
             self.error = error
             # Numbers used now are not used again by the next boot.
             if self.next_seq + 1 >= (self.store.recall("seq_ram") or 0):
                 self.remember("seq_ram", self.next_seq + _IN_MEMORY)
         finally:
             give_back("agent.writer", "agent.segment", "agent.delta")
+
+    def append(self, raw):
+        """Keep one sealed report, which must be the next one, wherever that is possible."""
+        if self.reader:
+            # One that nothing was read with since the last report would only take memory.
+            self.reader = None if self.reader[-1] else self.reader[:-1] + [True]
+        self._recent.append(raw)
+        self.tag = wire.tag_of(raw)
+        self.next_seq += 1
+        self.make_room()
+        while len(self._recent) > (1 if self.flash_seq == self.next_seq else _IN_MEMORY):
+            seq = self.next_seq - len(self._recent)
+            self._recent.pop(0)
+            if seq >= self.flash_seq:
+                self.flash_seq = seq + 1
+                self.lose(seq, seq + 1)
 
     def batch(self, seq, max_bytes):
         """Read reports from a sequence number on, as one message.
@@ -145,18 +128,21 @@ class Spool:
             there is none to send.
         """
         while True:
-            seq = self.after_hole(max(seq, self.acked + 1))
-            in_memory = self.next_seq - len(self.recent)
+            seq = max(seq, self.acked + 1)
+            for first, end in self.holes:
+                if first <= seq < end:
+                    seq = end
+            in_memory = self.next_seq - len(self._recent)
             if seq >= in_memory:
                 self.reader = None
-                parts = self.recent[seq - in_memory :]
+                parts = self._recent[seq - in_memory :]
                 while len(parts) > 1 and sum(map(len, parts)) > max_bytes:
                     parts.pop()
                 return b"".join(parts), seq + len(parts)
             try:
-                parts, seq = borrow("agent.reader").read(self, seq, max_bytes)
+                parts, seq = borrow("agent.recovery").read(self, seq, in_memory, max_bytes)
             finally:
-                give_back("agent.reader", "agent.segment", "agent.delta")
+                give_back("agent.recovery", "agent.segment", "agent.delta")
             if parts:  # if not, the flash lost them: on with what comes after
                 return b"".join(parts), seq
 
@@ -180,13 +166,6 @@ class Spool:
         self.holes.append((first, end))
         self.holes.sort()
         self.acknowledge(self.acked)
-
-    def after_hole(self, seq):
-        """Return the sequence number, or where the hole ends that it lies in."""
-        for first, end in self.holes:
-            if first <= seq < end:
-                seq = end
-        return seq
 
     def remember(self, name, number):
         """Keep a number outside the spool's flash, if that is possible."""

@@ -1,8 +1,5 @@
 """Writes the spool's reports to flash. On loan, see `agent.segment` for the format."""
 
-import binascii
-import struct
-
 import linkreport.frame as wire
 from linkreport.seal import TAG_BYTES
 from micropython import const
@@ -12,43 +9,58 @@ from .loan import borrow, give_back
 
 _RESERVE_BYTES = const(32768)
 _ENOSPC = const(28)  # MicroPython's errno does not name it
-_SMALLEST_BYTES = const(24)
+_SEGMENT_BYTES = const(4096)
+_SMALLEST_BYTES = const(24)  # a segment with less room is full
+_CLOSED = const(0xFFFF)  # a segment's size as long as its end may be torn
 
 
-def write(spool):
-    """Bring to flash what is not there yet; if nothing is, begin a new segment.
+def write(spool, recent):
+    """Bring to flash what is not there yet of the recent reports.
+
+    If nothing is, begin a new segment if the newest is full.
 
     Raises: OSError, MemoryError: what is not there yet stays for another time.
     """
     files = segment.files(spool)
     if spool.flash_seq == spool.next_seq:
-        _begin(spool, files, spool.tag)
+        if _is_full(spool, _SMALLEST_BYTES):
+            _begin(spool, files, spool.tag)
         return
     while spool.flash_seq < spool.next_seq:
-        raw = spool.recent[spool.flash_seq - spool.next_seq]
-        if spool.is_full(_SMALLEST_BYTES):
+        raw = recent[spool.flash_seq - spool.next_seq]
+        if _is_full(spool, _SMALLEST_BYTES):
             _begin(spool, files, wire.link_of(raw))
         record = _record(spool, raw)
-        if spool.is_full(len(record)):
+        if _is_full(spool, len(record)):
             _begin(spool, files, wire.link_of(raw))
             record = _record(spool, raw)
         name = segment.file_name(spool.firsts[-1])
+        size, spool.size = spool.size, _CLOSED
         try:
-            files.write(name, spool.size, record)
+            files.write(name, size, record)
         except OSError as error:
             if error.errno != _ENOSPC or len(spool.firsts) < 2:
                 raise
             _give_up_oldest(spool)
-            files.write(name, spool.size, record)
-        spool.size += len(record)
+            files.write(name, size, record)
+        spool.size = size + len(record)
         spool.flash_seq += 1
     if spool.error:
         spool.error = None
         spool.remember("seq_ram", 0)
 
 
+def _is_full(spool, more_bytes):
+    return (
+        not spool.firsts
+        or spool.size + more_bytes > _SEGMENT_BYTES
+        or spool.flash_seq - spool.firsts[-1] >= spool.most_records
+    )
+
+
 def _record(spool, raw):
     body = raw[: -wire.SEAL_BYTES]
+    before, spool.size = spool.size, _CLOSED  # as long as only the state has seen it
     try:
         delta = borrow("agent.delta")
         if spool.state is None:
@@ -57,6 +69,7 @@ def _record(spool, raw):
     finally:
         delta = None  # this frame would hold it
         give_back("agent.delta")
+    spool.size = before
     size = len(code)
     if size >= len(body):
         code, size = body, 0
@@ -70,17 +83,8 @@ def _begin(spool, files, link):
     ):
         _give_up_oldest(spool)
     seq = spool.flash_seq
-    header = struct.pack(
-        segment.HEADER,
-        segment.MAGIC,
-        spool.key_id,
-        seq,
-        spool.oldest_seq,
-        spool.lost,
-        link,
-    )
-    header += binascii.crc32(header).to_bytes(4, "big")
-    spool.size = 0xFFFF  # until the header stands
+    header = segment.header(spool, link)
+    spool.size = _CLOSED
     files.write(segment.file_name(seq), 0, header)
     if not spool.firsts or spool.firsts[-1] != seq:
         spool.firsts.append(seq)

@@ -1,5 +1,6 @@
 import unittest
 
+import agent.spool
 import linkreport.report as wire
 from agent.segment import Files
 from agent.spool import Spool
@@ -62,6 +63,19 @@ class SpoolTest(Spools, unittest.TestCase):
         self.assertEqual((spool.oldest_seq, spool.waiting), (11, 0))
         self.assertEqual(len(self.files.content), 1)
 
+    def test_a_place_on_flash_is_not_kept_for_nobody(self):
+        spool = self.open(most_records=9, max_segments=4)
+        made = [make(spool) for _ in range(6)]
+        self.assertEqual(spool.batch(1, 10), (made[0], 2))
+        made.append(make(spool))
+        self.assertTrue(spool.reader)
+        self.assertEqual(spool.batch(2, 10), (made[1], 3))
+        for _ in range(2):
+            self.assertTrue(spool.reader)
+            made.append(make(spool))
+        self.assertTrue(spool.reader is None)
+        self.assertEqual(drained(spool, 3), made[2:])
+
     def test_numbers_and_chain_go_on_over_a_restart(self):
         spool = self.open()
         for _ in range(9):
@@ -107,6 +121,25 @@ class SpoolTest(Spools, unittest.TestCase):
         spool = self.open(key_id=2)
         self.assertEqual((spool.next_seq, spool.tag, spool.lost), (1, wire.NO_TAG, 0))
         self.assertEqual(self.files.content, {})
+
+    def test_without_memory_to_write_reports_wait_and_the_segment_goes_on(self):
+        spool = self.open(most_records=9, max_segments=4)
+        made = [make(spool) for _ in range(2)]
+
+        def refuse(name):
+            raise MemoryError
+
+        lend, agent.spool.borrow = agent.spool.borrow, refuse
+        try:
+            made += [make(spool) for _ in range(3)]
+        finally:
+            agent.spool.borrow = lend
+        self.assertEqual((spool.waiting, spool.lost), (5, 0))
+        self.assertTrue(isinstance(spool.error, MemoryError))
+        made.append(make(spool))
+        self.assertTrue(spool.error is None)
+        self.assertEqual(drained(self.open(most_records=9, max_segments=4)), made)
+        self.assertEqual(list(self.files.content), ["00000001.seg"])
 
 
 class FilesTest(unittest.TestCase):

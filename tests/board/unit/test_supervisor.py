@@ -12,6 +12,7 @@ import agent.selftest
 import linkreport.report as wire
 from agent.agent import Agent
 from agent.fault import Faults
+from agent.segment import Files
 from agent.selftest import selftest
 from agent.setup import SetupError, load_identity
 from agent.supervisor import SAFE_AFTER, run, start
@@ -437,6 +438,7 @@ class SupervisorTest(unittest.TestCase):
         self.port.boot = self.port.remember = refuse
 
         async def measures(board):
+            board.spool.files = Files(board.spool.files)
             board.spool.files.write = refuse
             for _ in range(3):
                 await board.cycle()
