@@ -8,8 +8,8 @@
 The code is the body's difference to the record before (`agent.delta`; size 0: the body as it
 is). Link and tag are made again when a report is read: the link is the tag before it, and the
 tag must begin as the record says. A segment is one block of LittleFS. A plain report takes 16 bytes
-of flash, one that is full of blocks whose every field moves 58: 28 days of one report a minute
-fit the 960 KiB of the OTA layout beside the agent's own files, and 7.7 in the worst case.
+of flash, one that is full of blocks whose every field moves 58: 27 days of one report a minute
+fit the 960 KiB of the OTA layout beside the agent's own files, and 7.5 in the worst case.
 """
 
 import binascii

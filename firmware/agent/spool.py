@@ -12,7 +12,7 @@ sequence makes removal safe to repeat after a cut.
 A flash that cannot be written keeps no report from being made: the last sixteen stay in memory,
 are sent as any other, and go to flash as soon as it takes them.
 
-Each report costs LittleFS one erase and 2 KiB programmed, and the free blocks take turns: 3,100
+Each report costs LittleFS one erase and 2 KiB programmed, and the free blocks take turns: 3,200
 erases of a block and year at one report a minute, 3,300 of the block worst off. Flash made for
 100,000 lasts thirty years. (All measured by `python -m benchmarks spool`.)
 """
