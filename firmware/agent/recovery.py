@@ -12,6 +12,7 @@ from micropython import const
 from . import delta, segment
 
 _MOST_REPORT_BYTES = const(287)
+_CLOSED = const(0xFFFF)
 _TIME_AT = const(20)  # where a body holds its time
 
 
@@ -53,13 +54,7 @@ def recover(spool):
         segment.set_aside(spool)
     spool.acknowledge(spool.acked)
     if damaged or left:
-        _close(spool)
-
-
-def _close(spool):
-    """See that nothing is appended to a torn end, or to what is not the number before."""
-    spool.size = 0xFFFF
-    spool.state = None
+        spool.size = _CLOSED  # never append to a torn end
 
 
 def _skip_to(spool, seq):
@@ -67,7 +62,7 @@ def _skip_to(spool, seq):
     if seq > spool.next_seq:
         first, spool.next_seq = spool.next_seq, seq
         spool.lose(first, seq)
-        _close(spool)
+        spool.size = _CLOSED  # the next number is not the next record
 
 
 def _names(files):
@@ -90,12 +85,13 @@ def _names(files):
 def _newest(spool, files):
     """Follow the chain of the newest segment; tell what follows: (anything, a torn record)."""
     spool.size = segment.HEADER_BYTES
-    spool.state = delta.fresh()
+    state = delta.fresh()
     with files.open(segment.file_name(spool.firsts[-1])) as file:
         file.seek(segment.HEADER_BYTES)
         while True:
-            record = _record(spool, file, spool.state, spool.next_seq, spool.tag)
+            record = _record(spool, file, state, spool.next_seq, spool.tag)
             if record == b"":
+                spool.state = delta.keep(state)
                 return False, False
             if not record:
                 break
@@ -131,7 +127,7 @@ def read(spool, seq, in_memory, max_bytes):
     """Read reports of one segment; return them and the sequence number after them.
 
     Where it ends stays in `spool.reader` for the next time: [sequence number, segment, offset,
-    link, state, whether it is idle]. What cannot be read is lost.
+    link, state as it is kept, whether it is idle]. What cannot be read is lost.
     """
     index = len(spool.firsts) - 1
     while index > 0 and spool.firsts[index] > seq:
@@ -144,10 +140,10 @@ def read(spool, seq, in_memory, max_bytes):
     try:
         with segment.files(spool).open(segment.file_name(first)) as file:
             if reader and reader[:2] == [seq, first]:
-                at, _, offset, link, state, _ = reader
+                at, _, offset, link, kept, _ = reader
+                state = delta.take(kept)
                 file.seek(offset)
             else:
-                reader = None  # its state goes before there is another
                 header = file.read(segment.HEADER_BYTES)
                 link, state = header[-4 - TAG_BYTES : -4], delta.fresh()
                 at, offset = first, segment.HEADER_BYTES
@@ -167,7 +163,7 @@ def read(spool, seq, in_memory, max_bytes):
                 offset += length
                 at += 1
             else:
-                spool.reader = [at, first, offset, link, state, False]
+                spool.reader = [at, first, offset, link, delta.keep(state), False]
     except OSError:
         spool.lose(seq, min(end_seq, in_memory))
         return [], seq

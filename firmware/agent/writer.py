@@ -63,9 +63,10 @@ def _record(spool, raw):
     before, spool.size = spool.size, _CLOSED  # as long as only the state has seen it
     try:
         delta = borrow("agent.delta")
-        if spool.state is None:
-            spool.state = delta.fresh()
-        code = delta.encode(spool.state, body)
+        state, spool.state = spool.state, None
+        state = delta.take(state) if state else delta.fresh()
+        code = delta.encode(state, body)
+        spool.state = delta.keep(state)
     finally:
         delta = None  # this frame would hold it
         give_back("agent.delta")

@@ -1,6 +1,6 @@
 import unittest
 
-from agent.delta import decode, encode, fresh
+from agent.delta import decode, encode, fresh, keep, take
 
 
 class Chance:
@@ -36,6 +36,8 @@ class DeltaTest(unittest.TestCase):
         for number, body in enumerate(bodies):
             codes.append(encode(there, body))
             self.assertEqual(decode(back, codes[-1]), body, number)
+            if number % 3 == 0:
+                there = take(keep(there))
         self.assertEqual(there[0], back[0])
         return codes
 
@@ -89,6 +91,18 @@ class DeltaTest(unittest.TestCase):
             body[1] = len(body)
             bodies.append(bytes(body))
         self.both_ways(bodies)
+
+    def test_a_kept_state_is_the_same_and_small(self):
+        state = fresh()
+        self.assertEqual(take(keep(state)), state)
+        for n in range(20):
+            encode(state, core(76, n, 6000 * n, 1790000000 + 60 * n) + block(7, b"ab"))
+        self.assertEqual(take(keep(state)), state)
+        self.assertTrue(len(keep(state)) < 600, len(keep(state)))
+        state[0][-1] = state[1][300] = 9
+        state[3].update({kind: 65280 - kind for kind in range(255)})
+        state[4], state[5] = 0xFFFFFFFF, 65280
+        self.assertEqual(take(keep(state)), state)
 
     def test_any_code_stands_for_something(self):
         chance = Chance(1)
