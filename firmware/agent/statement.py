@@ -93,9 +93,10 @@ def seal(agent, evidence, heap_free_bytes):
 def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
     """Return the report of one cycle; `now` is (Unix seconds or 0, clock quality)."""
     if evidence.reasons[DEVICE - 1] == OK:
-        if spool.error:
+        no_memory = isinstance(spool.error, MemoryError)  # to write, that is
+        if spool.error and not no_memory:
             evidence.reasons[DEVICE - 1] = FLASH_FAILED
-        elif heap_free_bytes < _MEMORY_LOW_BYTES:
+        elif no_memory or heap_free_bytes < _MEMORY_LOW_BYTES:
             evidence.reasons[DEVICE - 1] = MEMORY_LOW
     state, layer, reason, confidence_percent = judge(evidence.reasons)
     measured = evidence.measures.get

@@ -9,6 +9,7 @@ import agent.agent
 import agent.loan
 import agent.rescue
 import agent.selftest
+import agent.spool
 import linkreport.report as wire
 from agent.agent import Agent
 from agent.fault import Faults
@@ -18,7 +19,17 @@ from agent.setup import SetupError, load_identity
 from agent.supervisor import SAFE_AFTER, run, start
 from linkreport import block
 from linkreport.seal import Seal
-from linkreport.table import DEVICE, DOWN, FLASH_FAILED, INTERNET, RESOLVER, SAFE_MODE, UNTESTED
+from linkreport.table import (
+    DEVICE,
+    DOWN,
+    FLASH_FAILED,
+    INTERNET,
+    MEMORY_LOW,
+    OK,
+    RESOLVER,
+    SAFE_MODE,
+    UNTESTED,
+)
 from place import BOARD, REPORT_KEY, WLAN_KEY, folder, furnish, remove, write
 from port.null import NullPort
 
@@ -448,6 +459,27 @@ class SupervisorTest(unittest.TestCase):
         reports = [wire.unpack(raw) for raw in self.reports(board)]
         self.assertEqual([report.seq for report in reports], [1, 2, 3])
         self.assertEqual(reports[2].layer_reasons[DEVICE - 1], FLASH_FAILED)
+
+    def test_a_spool_without_memory_to_write_does_not_blame_the_flash(self):
+        furnish(self.root)
+
+        def refuse(name):
+            raise MemoryError
+
+        async def measures(board):
+            lend, agent.spool.borrow = agent.spool.borrow, refuse
+            try:
+                await board.cycle()
+                await board.cycle()
+            finally:
+                agent.spool.borrow = lend
+            await board.cycle()
+
+        board = self.boot(measures)[0]
+        reports = [wire.unpack(raw) for raw in self.reports(board)]
+        self.assertEqual([report.seq for report in reports], [1, 2, 3])
+        devices = [report.layer_reasons[DEVICE - 1] for report in reports]
+        self.assertEqual(devices, [MEMORY_LOW, MEMORY_LOW, OK])
 
     def test_safe_mode_ends_by_itself_and_one_more_failure_brings_it_back(self):
         furnish(self.root)
