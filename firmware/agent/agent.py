@@ -20,6 +20,7 @@ _FEED_MS = 1000
 _STUCK_AFTER_MS = const(120000)
 _TO_REPORT = PROBES[:3]  # radio, association and addressing, which is all that a report needs
 _BACKOFF_MOST_MS = const(60000)
+_UNHURRIED_MS = const(15000)
 # Safe mode lasts so long, and longer while the collector is silent.
 _SAFE_MS = const(10 * 60 * 1000)
 _SAFE_UNHEARD_MS = const(60 * 60 * 1000)
@@ -194,6 +195,9 @@ class Agent:
 
     async def drain(self):
         """Upload what the spool holds, without measuring more than that needs; returns never."""
+        deadline_ms = self.config.deadline_ms
+        for name in deadline_ms:  # no report is due: what is short for a period is none for this
+            deadline_ms[name] = max(deadline_ms[name], _UNHURRIED_MS)
         while not self.link.online and not self.port.lan_address():
             await measure(self.port, self.config, self.link, self.faults, _TO_REPORT)
         await self.uplink.run()

@@ -323,6 +323,33 @@ class SupervisorTest(unittest.TestCase):
             asyncio.run(board.cycle())
         self.assertEqual(self.port.calls.count("scan"), 1)
 
+    def test_a_lease_that_takes_longer_than_a_period_keeps_no_report_on_the_board(self):
+        furnish(self.root, period_s=1)
+        dhcp, lease, asked_ms = self.port.dhcp, self.port.lease, []
+
+        def ask():
+            asked_ms.append(self.port.uptime_ms())
+            dhcp()
+
+        def answer():
+            is_there = self.port.fixed or self.port.uptime_ms() >= asked_ms[-1] + 600
+            return lease() if is_there else ("", "", "")
+
+        self.port.dhcp, self.port.lease = ask, answer
+
+        async def go():
+            board = start(self.port, self.root)
+            board.uplink.run = asyncio.Event().wait
+            task = asyncio.create_task(board.drain())
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                if board.link.online:
+                    break
+            task.cancel()
+            return board.link.online
+
+        self.assertTrue(asyncio.run(go()))
+
     def test_a_task_that_dies_is_made_anew(self):
         runs = []
 
