@@ -41,6 +41,12 @@ class WriteError(NetzpulsError):
     code = "write-failed"
 
 
+class ReadError(NetzpulsError):
+    """The board was lost while its flash was read."""
+
+    code = "read-failed"
+
+
 class VerifyError(NetzpulsError):
     """The board's flash holds something else than what was written."""
 
@@ -75,3 +81,9 @@ class EnrolmentError(NetzpulsError):
     """The board's files cannot be written into the city's folder."""
 
     code = "enrolment-failed"
+
+
+class DiskError(NetzpulsError):
+    """The board's file system is damaged, full, or not there."""
+
+    code = "board-disk"

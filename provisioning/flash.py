@@ -10,7 +10,6 @@ import contextlib
 import secrets
 import termios
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +25,7 @@ from fleet.text import printable
 from provisioning import (
     application,
     configuration,
+    disk,
     hashkey,
     image,
     port,
@@ -35,7 +35,7 @@ from provisioning import (
 )
 from provisioning.application import Application
 from provisioning.errors import ChipError, ReassignError
-from provisioning.session import Region, Session
+from provisioning.session import Advance, Region, Session
 
 BAUD = 921600
 SELF_TEST_S = 60.0
@@ -245,7 +245,7 @@ class _Flashing:
                         request.city, self._board, key_id, report_key, identity.certificate_pem
                     )
                 )
-                content = image.file_system(
+                extents = disk.fresh(
                     self._plan.files
                     | {
                         "config.json": _configuration(
@@ -264,9 +264,10 @@ class _Flashing:
                     },
                     parts.file_system.size,
                 )
-                file_system = Region(parts.file_system.offset, content, zlib.compress(content, 9))
+                start = parts.file_system.offset
+                file_system = [Region.of(start + each.offset, each.content) for each in extents]
             program = Region(application.START, parts.content, parts.deflated)
-            self._write(session, "application", program)
+            self._write(session, "application", [program])
             # Settings of an earlier life would be taken for this one's.
             if not application.START <= parts.settings.offset < parts.end:
                 session.erase(parts.settings.offset, parts.settings.size)
@@ -326,9 +327,18 @@ class _Flashing:
                 )
         return registry.next_key_id(city, self._board), _hardware(request, known)
 
-    def _write(self, session: Session, stage: str, region: Region) -> None:
+    def _write(self, session: Session, stage: str, regions: list[Region]) -> None:
+        """Write the regions that the board does not hold already."""
         with self._stage(stage):
-            session.write(region, lambda done, total: self._say(stage, done, total))
+            missing = [region for region in regions if not session.holds(region)]
+            total = sum(len(region.deflated) for region in missing)
+            done = 0
+            for region in missing:
+                session.write(region, self._advance(stage, done, total))
+                done += len(region.deflated)
+
+    def _advance(self, stage: str, before_bytes: int, total_bytes: int) -> Advance:
+        return lambda sent, _: self._say(stage, before_bytes + sent, total_bytes)
 
     @contextlib.contextmanager
     def _stage(self, stage: str) -> Iterator[None]:

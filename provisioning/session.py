@@ -30,7 +30,7 @@ from esptool.util import (  # type: ignore[import-untyped]
 )
 
 from fleet.text import printable
-from provisioning.errors import BoardSilentError, ChipError, VerifyError, WriteError
+from provisioning.errors import BoardSilentError, ChipError, ReadError, VerifyError, WriteError
 from provisioning.port import CONSOLE_BAUD, has_reset_line, reset
 
 # What esptool and pyserial raise when a board is lost, refuses, or the line is bad.
@@ -46,6 +46,7 @@ LINE_ERRORS = (
 _CONNECT_ATTEMPTS = 7
 _FRAME_MARK = b"\xc0"
 _ERASE_BLOCK_BYTES = 64 * 1024
+SECTOR_BYTES = 4096
 
 Advance = Callable[[int, int], None]
 
@@ -60,6 +61,11 @@ class Region:
     address: int
     content: bytes = field(repr=False)
     deflated: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, address: int, content: bytes) -> Self:
+        """Make a region whose content is still to be deflated."""
+        return cls(address, content, zlib.compress(content, 9))
 
 
 class Session:
@@ -133,6 +139,44 @@ class Session:
             loader.flash_set_parameters(self.flash_bytes)
         self._loader = loader
 
+    def read(self, address: int, size: int) -> bytes:
+        """Read the flash.
+
+        Raises: ReadError: the board was lost, or what came was garbled.
+        """
+        with _quiet():
+            try:
+                content: bytes = self._loader.read_flash(address, size)
+            except LINE_ERRORS as error:
+                raise ReadError(
+                    f"reading the board on {self._port.port} failed at {address:#x}: "
+                    f"{_first_line(error)}",
+                    hint="check the cable and run the same command again, with --baud 460800 or "
+                    "less if it happens twice; nothing was written",
+                ) from None
+        return content
+
+    def holds(self, region: Region) -> bool:
+        """Tell whether the flash holds a region's content already.
+
+        Its first sector is asked for alone: most boards differ there, and a digest over all
+        of an image takes the board a second.
+
+        Raises: ReadError: the board was lost.
+        """
+        sizes = sorted({min(SECTOR_BYTES, len(region.content)), len(region.content)})
+        return all(self._digest(region, size) == _md5(region.content[:size]) for size in sizes)
+
+    def _digest(self, region: Region, size: int) -> str:
+        with _quiet():
+            try:
+                return str(self._loader.flash_md5sum(region.address, size))
+            except LINE_ERRORS as error:
+                raise ReadError(
+                    f"the board on {self._port.port} was lost: {_first_line(error)}",
+                    hint="check the cable and run the same command again",
+                ) from None
+
     def write(self, region: Region, advance: Advance) -> None:
         """Write a region and compare digests.
 
@@ -156,8 +200,7 @@ class Session:
                     hint="check the cable and run the same command again, with --baud 460800 or "
                     "less if it happens twice; the board does not work until then",
                 ) from None
-        # The loader offers MD5 and nothing else; it guards against damage, not against attack.
-        if digest != hashlib.md5(content, usedforsecurity=False).hexdigest():
+        if digest != _md5(content):
             raise VerifyError(
                 f"the flash of the board on {self._port.port} does not hold what was written at "
                 f"{region.address:#x}",
@@ -277,6 +320,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         _local.is_quiet = False
+
+
+def _md5(content: bytes) -> str:
+    """Return the digest that the loader offers; it guards against damage, not against attack."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def _first_line(error: BaseException) -> str:

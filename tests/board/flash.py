@@ -11,7 +11,7 @@ from typing import Any
 from littlefs import LittleFS, LittleFSError, UserContext
 
 from firmware.linkreport import block, report
-from provisioning import image
+from provisioning import disk, image
 
 # The OTA layout of a 4 MB flash leaves so much to the file system.
 SIZE = 960 * 1024
@@ -25,16 +25,16 @@ class Flash(UserContext):
     def __init__(self, content: bytes) -> None:
         super().__init__(len(content))
         self.buffer[:] = content
-        self.erases = [0] * (len(content) // image.BLOCK_BYTES)
+        self.erases = [0] * (len(content) // disk.BLOCK_BYTES)
         self.programmed_bytes = 0
         self.overwritten = 0
 
     def read(self, cfg: Any, block: int, off: int, size: int) -> bytearray:
-        start = block * image.BLOCK_BYTES + off
+        start = block * disk.BLOCK_BYTES + off
         return self.buffer[start : start + size]
 
     def prog(self, cfg: Any, block: int, off: int, data: bytes) -> int:
-        start = block * image.BLOCK_BYTES + off
+        start = block * disk.BLOCK_BYTES + off
         place = slice(start, start + len(data))
         self.overwritten += any(old != 0xFF for old in self.buffer[place])
         self.buffer[place] = data
@@ -42,8 +42,8 @@ class Flash(UserContext):
         return 0
 
     def erase(self, cfg: Any, block: int) -> int:
-        start = block * image.BLOCK_BYTES
-        self.buffer[start : start + image.BLOCK_BYTES] = b"\xff" * image.BLOCK_BYTES
+        start = block * disk.BLOCK_BYTES
+        self.buffer[start : start + disk.BLOCK_BYTES] = b"\xff" * disk.BLOCK_BYTES
         self.erases[block] += 1
         return 0
 
@@ -56,7 +56,7 @@ class LittleFiles:
         self.fs = LittleFS(
             flash,
             mount=False,
-            block_size=image.BLOCK_BYTES,
+            block_size=disk.BLOCK_BYTES,
             block_count=self._count,
             read_size=32,
             prog_size=32,
@@ -82,7 +82,7 @@ class LittleFiles:
             self.fs.remove(f"/spool/{name}")
 
     def free_bytes(self) -> int:
-        return int(self._count - self.fs.used_block_count) * image.BLOCK_BYTES
+        return int(self._count - self.fs.used_block_count) * disk.BLOCK_BYTES
 
 
 @contextlib.contextmanager
@@ -114,7 +114,10 @@ def furnished() -> bytes:
     for name, size in (("ca", 420), ("board", 500), ("board.key", 140), ("roots", 2400)):
         files[f"identity/{name}.der"] = b"\x30" + bytes(size)
     files["identity/report.key"] = bytes(32)
-    return image.file_system(files, SIZE)
+    content = bytearray(b"\xff" * SIZE)
+    for extent in disk.fresh(files, SIZE):
+        content[extent.offset : extent.offset + len(extent.content)] = extent.content
+    return bytes(content)
 
 
 class Week:

@@ -1,0 +1,215 @@
+"""The board's LittleFS, over a flash of which only what LittleFS looks at is read or written.
+
+A file system of 2 MB takes half a minute to move at 921600 baud; what a board holds in it, and
+what a change of its configuration touches, is a small part. The same content gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from littlefs import LittleFS, LittleFSError, UserContext
+
+from provisioning.errors import DiskError, ImageError
+
+if TYPE_CHECKING:
+    from littlefs import LFSConfig
+
+BLOCK_BYTES = 4096
+
+_BLANK = b"\xff" * BLOCK_BYTES
+_NOT_THERE = -2
+
+Fetch = Callable[[int], bytes]
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Neighbouring blocks; `offset` in bytes from the partition's start."""
+
+    offset: int
+    content: bytes = field(repr=False)
+
+
+class Disk:
+    """A file system of `size` bytes.
+
+    Args:
+        fetch: returns the content of a block by number, asked once a block and only if needed.
+
+    Raises: DiskError: what is there is no file system that can be used.
+    """
+
+    def __init__(self, size: int, fetch: Fetch) -> None:
+        self._flash = _Flash(fetch)
+        with _told():
+            self._littlefs = _littlefs(self._flash, size)
+            self._littlefs.mount()
+
+    def names(self) -> list[str]:
+        """List the files by path, sorted, with "/" between folders."""
+        with _told():
+            return sorted(
+                str(PurePosixPath(folder) / name).lstrip("/")
+                for folder, _, names in self._littlefs.walk("/")
+                for name in names
+            )
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content, None if there is none of that name."""
+        try:
+            with _told(), self._littlefs.open(path, "rb") as stream:
+                content: bytes = stream.read()
+                return content
+        except _MissingError:
+            return None
+
+    def write(self, path: str, content: bytes) -> None:
+        """Make a file hold this; one that does already is left alone."""
+        if self.read(path) == content:
+            return
+        with _told():
+            folder = str(PurePosixPath(path).parent)
+            if folder != ".":
+                self._littlefs.makedirs(folder, exist_ok=True)
+            with self._littlefs.open(path, "wb") as stream:
+                stream.write(content)
+
+    def remove(self, path: str) -> None:
+        """Remove a file that is there."""
+        with _told():
+            self._littlefs.remove(path)
+
+    def free_bytes(self) -> int:
+        """Return how much more fits."""
+        with _told():
+            blocks = self._littlefs.block_count - self._littlefs.used_block_count
+        return int(blocks) * BLOCK_BYTES
+
+    def changes(self) -> list[Extent]:
+        """Return what differs from the flash, what others lean on first.
+
+        LittleFS writes a folder's entry after the file that it names: a cut between two
+        extents leaves the file as it was before.
+        """
+        return _extents([(block, self._flash.blocks[block]) for block in self._flash.written()])
+
+
+class _FreshDisk(Disk):
+    """A file system on a flash that nothing is known of."""
+
+    def __init__(self, size: int) -> None:
+        self._flash = _Flash(lambda _block: _BLANK)
+        self._littlefs = _littlefs(self._flash, size)
+        self._littlefs.format()
+        self._littlefs.mount()
+
+    def changes(self) -> list[Extent]:
+        """Return every block that LittleFS has seen.
+
+        Not only those that it wrote: of the two blocks of a folder it writes one, and takes
+        the other for newer if that holds one of an earlier life.
+        """
+        return _extents(sorted(self._flash.blocks.items()))
+
+
+def fresh(files: Mapping[str, bytes], size: int) -> list[Extent]:
+    """Return what a flash must hold so that its partition of `size` bytes holds these files.
+
+    Whatever else is in the partition does no harm.
+
+    Raises: ImageError: the files do not fit.
+    """
+    disk = _FreshDisk(size)
+    try:
+        for path in sorted(files):
+            disk.write(path, files[path])
+    except DiskError as error:
+        total = sum(map(len, files.values()))
+        raise ImageError(
+            f"{len(files)} files with {total} bytes do not fit the board's file system "
+            f"of {size} bytes ({error})",
+            hint="the image's vfs partition is too small: take the official ESP32_GENERIC",
+        ) from None
+    return disk.changes()
+
+
+class _Flash(UserContext):
+    """Blocks that were looked at; unlike littlefs-python's own it logs no content."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch = fetch
+        self.blocks: dict[int, bytearray] = {}
+        self._found: dict[int, bytes] = {}
+        self._order: dict[int, None] = {}
+
+    def written(self) -> list[int]:
+        """Return the blocks that hold something else than they did, the last written last."""
+        return [block for block in self._order if self.blocks[block] != self._found[block]]
+
+    def read(self, _cfg: LFSConfig, block: int, off: int, size: int) -> bytearray:
+        return self._block(block)[off : off + size]
+
+    def prog(self, _cfg: LFSConfig, block: int, off: int, data: bytes) -> int:
+        self._block(block)[off : off + len(data)] = data
+        self._touch(block)
+        return 0
+
+    def erase(self, _cfg: LFSConfig, block: int) -> int:
+        self._block(block)[:] = _BLANK
+        self._touch(block)
+        return 0
+
+    def _touch(self, block: int) -> None:
+        self._order.pop(block, None)
+        self._order[block] = None
+
+    def _block(self, block: int) -> bytearray:
+        if block not in self.blocks:
+            self._found[block] = bytes(self._fetch(block))
+            self.blocks[block] = bytearray(self._found[block])
+        return self.blocks[block]
+
+
+def _littlefs(flash: _Flash, size: int) -> LittleFS:
+    """Make a LittleFS, not mounted yet, with MicroPython's own figures for the ESP32."""
+    return LittleFS(
+        flash,
+        mount=False,
+        block_size=BLOCK_BYTES,
+        block_count=size // BLOCK_BYTES,
+        read_size=32,
+        prog_size=32,
+        cache_size=128,
+        lookahead_size=32,
+    )
+
+
+class _MissingError(DiskError):
+    """No such file."""
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise _MissingError("no such file") from None
+    except LittleFSError as error:
+        kind = _MissingError if error.code == _NOT_THERE else DiskError
+        raise kind(f"the file system cannot be used: {error.name}") from None
+
+
+def _extents(blocks: list[tuple[int, bytearray]]) -> list[Extent]:
+    """Join neighbours that follow each other."""
+    runs: list[tuple[int, bytearray]] = []
+    for block, content in blocks:
+        if runs and runs[-1][0] * BLOCK_BYTES + len(runs[-1][1]) == block * BLOCK_BYTES:
+            runs[-1][1].extend(content)
+        else:
+            runs.append((block, bytearray(content)))
+    return [Extent(block * BLOCK_BYTES, bytes(content)) for block, content in runs]
