@@ -65,7 +65,7 @@ class Disk:
             with _told(), self._littlefs.open(path, "rb") as stream:
                 content: bytes = stream.read()
                 return content
-        except _MissingError:
+        except (_MissingError, FileNotFoundError):
             return None
 
     def write(self, path: str, content: bytes) -> None:
@@ -197,11 +197,12 @@ class _MissingError(DiskError):
 def _told() -> Iterator[None]:
     try:
         yield
-    except FileNotFoundError:
-        raise _MissingError("no such file") from None
     except LittleFSError as error:
         kind = _MissingError if error.code == _NOT_THERE else DiskError
-        raise kind(f"the file system cannot be used: {error.name}") from None
+        raise kind(
+            f"the board's file system cannot be used: {error.name}",
+            hint="flash the board again, in full",
+        ) from None
 
 
 def _extents(blocks: list[tuple[int, bytearray]]) -> list[Extent]:
