@@ -59,6 +59,8 @@ _SCHOOLS = ("Goethe-Schule", "Schiller-Schule", "Leibniz-Schule", "Humboldt-Schu
 _HOTSPOTS = ("Marktplatz", "Bahnhof")
 _FIRST_MAC = 0x240AC4100001  # 24:0a:c4 is one of Espressif's ranges
 _DRAIN_S = 60.0
+# All names that a city gives in its folder.
+_OWN = ("city", "gateway", "gateway.log", "ssh_key*", "sshd", "stand-in.bin", "board[0-9]*")
 _DRAIN = "from agent.supervisor import drain; drain()"
 
 
@@ -219,7 +221,7 @@ class VirtualCity:
         return self._gateway.send(part, signal.SIGKILL)
 
     def _build(self, stack: contextlib.ExitStack) -> None:
-        stack.enter_context(emptied(self.folder, "virtual city"))
+        stack.enter_context(emptied(self.folder, "virtual city", _OWN))
         self._image.write_bytes(application.build_image())
         sshd = stack.enter_context(self._ssh_server())
         internet = stack.enter_context(Internet())

@@ -7,15 +7,16 @@ import threading
 from pathlib import Path
 
 import click
-from rich.table import Table
 
 from fleet.cli import EXIT_INTERRUPTED
 from fleet.cli.output import emit, json_option, print_document, progress, result
 from fleet.errors import NetzpulsError, UsageError
 from hil.lab import table
 from hil.lab.control import LabClient, LabControl
+from hil.lab.error import LabError
 from hil.lab.fault import BOTH, catalogue, find
 from hil.lab.laboratory import PERIOD_S, Laboratory, Size
+from hil.lab.listing import Listing
 from hil.lab.matrix import Matrix, Row
 from hil.lab.namespace import enter
 from hil.lab.screen import Screen
@@ -182,17 +183,18 @@ def status(*, folder: Path, as_json: bool) -> None:
     document = LabClient(folder).call("status")["lab"]
 
     def show() -> None:
-        shown = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for title in ("site", "room", "board", "role", "faults", "verdict", "reports"):
-            right = title == "reports"
-            shown.add_column(title, justify="right" if right else "left", overflow="fold")
+        shown = Listing(
+            ("site", "room", "board", "role", "faults", "verdict", "reports"),
+            right=("reports",),
+            movable=("faults", "role", "verdict"),
+        )
         for board in document["boards"]:
             said = board["verdict"] or "no report yet"
             if board["state"] not in (None, "up"):
                 said = f"{board['state']} {board['layer']}: {board['verdict']}"
             faults = ", ".join(board["faults"])
             cells = (board["site"], board["room"], board["board"], board["role"], faults, said)
-            shown.add_row(*cells, str(board["seq"]))
+            shown.add(*cells, str(board["seq"]))
         result.print(shown)
 
     emit(document, show, as_json)
@@ -223,9 +225,9 @@ def capture(*, board: str, file: Path, seconds: int | None, folder: Path, as_jso
 @_dir_option
 @json_option
 def down(*, folder: Path, as_json: bool) -> None:
-    """End the running lab."""
-    LabClient(folder).call("down")
-    emit({}, lambda: result.print("the lab ends"), as_json)
+    """End the running lab; returns when it has ended."""
+    LabClient(folder).end()
+    emit({}, lambda: result.print("the lab has ended"), as_json)
 
 
 @click.command()
@@ -272,11 +274,13 @@ def matrix(
 
     Exits with 1 if a verdict was wrong, or came later than two cycles.
     """
-    faults = [find(name) for name in names] or catalogue()
+    faults = [find(name) for name in dict.fromkeys(names)] or catalogue()
     roles = tuple(each for each in BOTH if role in (None, each))
     faults = [fault for fault in faults if set(fault.roles) & set(roles)]
     if not faults:
-        raise UsageError(f"none of these faults can be seen by a {role}")
+        raise UsageError(f"none of these faults can be seen by a {role}", hint="leave --role out")
+    if markdown:
+        table.check(markdown)
     code = enter()
     if code is not None:
         return code
@@ -297,11 +301,15 @@ def matrix(
             lab.wait_up()
             screen.event(f"all {len(lab.boards)} boards are up; {len(faults)} faults", "green")
             rows = Matrix(lab, faults, roles, on_row, second_try=second_try).run()
-    if markdown:
-        table.write(markdown, table.markdown(rows, period_s))
     wrong = [row for row in rows if row.problem]
+    failure = _failure(len(wrong), len(rows)) if wrong else None
+    try:
+        if markdown:
+            table.write(markdown, table.markdown(rows, period_s))
+    except LabError as error:
+        failure = error
     if as_json:
-        outcome = {"ok": True} if not wrong else _failure(len(wrong), len(rows)).document()
+        outcome = failure.document() if failure else {"ok": True}
         print_document(
             outcome
             | {
@@ -314,7 +322,9 @@ def matrix(
         result.print(
             f"{len(rows)} rows, {len(rows) - len(wrong)} right, {len(wrong)} wrong or late"
         )
-    return NetzpulsError.exit_code if wrong else 0
+        if isinstance(failure, LabError):
+            raise failure
+    return failure.exit_code if failure else 0
 
 
 def _failure(wrong: int, rows: int) -> NetzpulsError:

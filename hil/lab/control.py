@@ -13,16 +13,16 @@ A unix-domain socket in the lab's folder, JSON lines as hil.board.control speaks
 from __future__ import annotations
 
 import json
-import os
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from fleet import file
 from fleet.errors import NetzpulsError
-from hil.board.error import PortError
 from hil.lab.error import FaultError, LabError
 from hil.lab.laboratory import Active, Laboratory
 
@@ -30,7 +30,8 @@ SOCKET = "lab.control"
 _HINT = "talk to the lab by: netzpuls lab fault, heal, status, capture, down"
 _LINE_LIMIT_BYTES = 65536
 _ANSWER_S = 60.0  # a gateway may have to start
-_PATH_LIMIT_BYTES = 107  # of a unix socket
+_END_S = 30.0
+_POLL_S = 0.05
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -61,8 +62,6 @@ class LabControl:
     Args:
         end: called when somebody wants the lab to end.
         on_event: told what was broken and healed, and in which style.
-
-    Raises: PortError: the socket cannot be made.
     """
 
     def __init__(
@@ -72,11 +71,6 @@ class LabControl:
         self._end = end
         self._on_event = on_event
         path = lab.folder / SOCKET
-        if len(os.fsencode(path)) > _PATH_LIMIT_BYTES:
-            raise PortError(
-                f"the path of the control socket is too long: {path}",
-                hint="name a folder with a shorter path: --dir DIR",
-            )
         self._server = _Server(str(path), _Handler)
         path.chmod(0o600)
         self._server.answer = self._answer
@@ -151,6 +145,12 @@ class LabClient:
                 f"the lab in {self._folder} does not answer", hint="is it stopped? try fg"
             ) from None
         except (OSError, ValueError) as error:
+            if self._is_alive():
+                raise LabError(
+                    f"the lab in {self._folder} takes no commands now: it is being built, "
+                    "it ends, or it makes a matrix",
+                    hint="try again in some seconds, or end it by Ctrl-C where it was started",
+                ) from error
             raise LabError(
                 f"no lab is running in {self._folder}",
                 hint="start one in another terminal: netzpuls lab up; or name its folder: --dir",
@@ -158,3 +158,28 @@ class LabClient:
         if not answer.pop("ok"):
             raise FaultError(answer["error"], hint=answer["hint"])
         return answer
+
+    def end(self) -> None:
+        """End the lab; returns when its folder is free for the next one.
+
+        Raises: LabError: it does not end.
+        """
+        self.call("down")
+        deadline = time.monotonic() + _END_S
+        while self._is_alive():
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"the lab in {self._folder} has not ended within {_END_S:g} s",
+                    hint="end it by Ctrl-C where it was started",
+                )
+            time.sleep(_POLL_S)
+
+    def _is_alive(self) -> bool:
+        """Tell whether a lab holds the folder."""
+        try:
+            with file.locked(self._folder, wait=False):
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False

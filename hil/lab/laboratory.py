@@ -32,6 +32,7 @@ from hil.board import Settings, application
 from hil.city import CITY_ID, Place
 from hil.desk import flash_all
 from hil.folder import emptied
+from hil.lab import ground
 from hil.lab import internet as net
 from hil.lab.board import LabBoard
 from hil.lab.console import Consoles
@@ -86,6 +87,11 @@ class Size:
     sites: int = 1
     boards: int = 2
     hotspots: int = 0
+
+    @property
+    def all_boards(self) -> int:
+        """How many boards there are in all."""
+        return self.sites * self.boards + self.hotspots
 
 
 @dataclass
@@ -158,8 +164,10 @@ class Laboratory:
         return [board for site in self.sites.values() for board in site.boards]
 
     def __enter__(self) -> Self:
+        ground.check(self.folder)
         with contextlib.ExitStack() as stack:
-            self._build(stack)
+            with ground.told(self.folder):
+                self._build(stack)
             self._stack = stack.pop_all()
         return self
 
@@ -172,7 +180,8 @@ class Laboratory:
     # Building
 
     def _build(self, stack: contextlib.ExitStack) -> None:
-        stack.enter_context(emptied(self.folder, "network lab"))
+        stack.enter_context(emptied(self.folder, "network lab", ground.OWN))
+        ground.check_room(self.folder, self.size.all_boards)
         log = self.folder / "log"
         log.mkdir()
         self._image.write_bytes(application.build_image())

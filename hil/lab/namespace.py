@@ -115,7 +115,8 @@ def _refused(number: int, what: str) -> NamespaceError:
         if Path("/proc/sys/user/max_user_namespaces").read_text().strip() == "0":
             hint = "sudo sysctl user.max_user_namespaces=1000, or run it as root"
     if number == errno.ENOSPC:
-        hint = "too many namespaces: see /proc/sys/user/max_*_namespaces"
+        limits = " ".join(f"user.max_{kind}_namespaces=10000" for kind in ("mnt", "net", "pid"))
+        hint = f"its limit on namespaces is reached; raise it: sudo sysctl {limits}"
     return NamespaceError(
         f"the lab needs namespaces, and this machine refuses them: {what}: {os.strerror(number)}",
         hint=hint,

@@ -7,12 +7,12 @@ from typing import Self
 
 from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from fleet.cli.output import progress
 from hil.lab.board import LabBoard
 from hil.lab.laboratory import Laboratory
+from hil.lab.listing import Listing
 
 _REFRESH_S = 0.5
 _EVENTS_SHOWN = 6
@@ -61,23 +61,17 @@ class Screen:
         return Group(*([boards(self._lab)] if self._lab else []), Text(), *self._events)
 
 
-def boards(lab: Laboratory) -> Table:
+def boards(lab: Laboratory) -> Listing:
     """Return the table of boards: place, role, faults, verdict, since when, reports."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("place", "role", "faults", "verdict", "since", "reports"):
-        right = title in ("since", "reports")
-        wraps = title in ("faults", "verdict")
-        table.add_column(
-            title,
-            justify="right" if right else "left",
-            no_wrap=not wraps,
-            overflow="fold",
-            min_width=len(title),
-        )
+    table = Listing(
+        ("place", "role", "faults", "verdict", "since", "reports"),
+        right=("since", "reports"),
+        movable=("faults", "role", "verdict"),
+    )
     now_s = time.monotonic()
     for board in lab.boards:
         verdict, since_s = _verdict(board, now_s, lab.period_s)
-        table.add_row(
+        table.add(
             f"{board.place.site_name} {board.place.room}",
             board.role,
             Text(", ".join(lab.faults_of(board)), "magenta"),

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from rich.table import Table
 from rich.text import Text
 
 from fleet import file
+from fleet.errors import UsageError
 from hil.lab.error import LabError
+from hil.lab.listing import Listing
 from hil.lab.matrix import Row
 
 BEGIN = "<!-- matrix: begin -->"
 END = "<!-- matrix: end -->"
+_ANOTHER = "name another file: --markdown FILE"
 
 
-def terminal(rows: list[Row]) -> Table:
+def terminal(rows: list[Row]) -> Listing:
     """Return the matrix for a terminal."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("fault", "role", "expected", "said", "cycles", "s", "back", "s", ""):
-        right = title in ("cycles", "s", "back")
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
+    table = Listing(
+        ("fault", "role", "expected", "said", "cycles", "s", "back", "s", ""),
+        right=("cycles", "s", "back"),
+        movable=("expected", "said", "", "role"),
+    )
     for row in rows:
-        table.add_row(
+        table.add(
             row.fault.name,
             row.role,
             str(row.fault.expected),
@@ -96,23 +100,43 @@ def _joined(texts: list[str]) -> str:
     return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
 
 
+def check(path: Path) -> None:
+    """See that a page can be written, before minutes are spent on what is to stand in it.
+
+    Raises: UsageError: it cannot.
+    """
+    try:
+        _text(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {_reason(error)}", hint=_ANOTHER) from None
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        reason = "you may not write there" if path.parent.is_dir() else "there is no such folder"
+        raise UsageError(f"cannot write {path}: {reason}", hint=_ANOTHER)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return error.strerror or "it failed" if isinstance(error, OSError) else "it is no text"
+
+
 def write(path: Path, part: str) -> None:
     """Put the part into a page: between its marks if the page has them, else at its end.
 
     Raises: LabError: the page cannot be read or written.
     """
     try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        text = _text(path)
         if BEGIN in text and END in text:
             head, _, rest = text.partition(BEGIN)
             text = head + part + rest.partition(END)[2]
         else:
             text = f"{text}\n{part}\n" if text else f"{part}\n"
         file.write(path, text)
-    except OSError as error:
-        raise LabError(
-            f"cannot write {path}: {error.strerror}", hint="name another file: --markdown FILE"
-        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabError(f"cannot write {path}: {_reason(error)}", hint=_ANOTHER) from None
 
 
 def _fine(row: Row) -> str:

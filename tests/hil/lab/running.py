@@ -24,6 +24,12 @@ def lab_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "fleet.cli", "lab", *arguments]
 
 
+def processes(folder: Path) -> list[str]:
+    """Return the command lines that name a folder."""
+    table = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+    return [line for line in table.stdout.splitlines() if str(folder) in line]
+
+
 class RunningLab:
     """A lab in a folder, from entering to leaving."""
 

@@ -17,7 +17,7 @@ import pytest
 
 from hil.lab.control import SOCKET
 from hil.lab.fault import catalogue, find
-from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command
+from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command, processes
 
 pytestmark = pytest.mark.usefixtures("namespaces")
 
@@ -30,11 +30,6 @@ _ONE_OF_EACH = (
 )
 
 
-def _processes(folder: Path) -> list[str]:
-    table = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
-    return [line for line in table.stdout.splitlines() if str(folder) in line]
-
-
 def _networks() -> set[str]:
     table = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
     names = {line.split(": ")[1] for line in table.stdout.splitlines()}
@@ -45,13 +40,13 @@ def _networks() -> set[str]:
 def test_nothing_is_left_however_it_ends(number: signal.Signals, tmp_path: Path) -> None:
     before = _networks()
     with RunningLab(tmp_path / "lab") as lab:
-        assert _processes(lab.folder)
+        assert processes(lab.folder)
         for name in ("weak-signal", "dns-dead", "gateway-slow", "broker-down"):
             lab.fault(name)
         lab.process.send_signal(number)
         _, said = lab.process.communicate(timeout=STOP_S)
     assert b"Traceback" not in said
-    assert _processes(tmp_path / "lab") == []
+    assert processes(tmp_path / "lab") == []
     assert _networks() == before
     assert lab.process.returncode == {2: 130, 15: 130, 9: -9}[number]
 
@@ -77,7 +72,7 @@ def test_an_ordinary_user_needs_no_root(tmp_path: Path) -> None:
         with RunningLab(folder, user=_NOBODY, environment=environment, python=pythons[0]) as lab:
             assert {board["state"] for board in lab.boards} == {"up"}
             assert lab.folder.stat().st_uid == _NOBODY
-        assert _processes(folder) == []
+        assert processes(folder) == []
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -124,3 +124,4 @@ main(["lab", "up", "--json"])
     assert done.returncode == 3, done
     assert '"code": "namespace"' in done.stdout
     assert "the lab needs namespaces, and this machine refuses them" in done.stdout
+    assert "sudo sysctl user.max_mnt_namespaces=10000 user.max_net_namespaces=10000" in done.stdout
