@@ -51,7 +51,7 @@ class Clock:
         try:
             time_s = await borrow("agent.ntp").ask(self._port, host, resolver)
         finally:
-            give_back("agent.ntp", "agent.dns")
+            give_back("agent.ntp", "agent.dns", "agent.connection")
         if time_s is not None and self._floor_s <= time_s <= _LATEST_S:
             self._set(time_s, CLOCK_NTP)
             self._ntp_due_ms = now_ms + _RENEW_MS

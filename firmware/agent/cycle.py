@@ -40,7 +40,8 @@ PROBES = (
     "service",
     "throughput",
 )
-_TOOLS = ("agent.dhcp", "agent.dns", "agent.web", "agent.secure")  # what probes load for themselves
+# What probes load for themselves.
+_TOOLS = ("agent.connection", "agent.dhcp", "agent.dns", "agent.web", "agent.secure")
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)

@@ -17,6 +17,14 @@ def borrow(name):
     return sys.modules[name]
 
 
+def use(name, verb, *arguments):
+    """Borrow a module, call one of its functions, and give it back; return what that returned."""
+    try:
+        return getattr(borrow(name), verb)(*arguments)
+    finally:
+        give_back(name)
+
+
 def give_back(*names):
     """Forget modules, so that their memory is free; on CPython they stay."""
     if _IS_SMALL:

@@ -15,11 +15,6 @@ NO_TAG = bytes(TAG_BYTES)
 LABEL = b"netzpuls-report"
 
 
-def sealed(raw, seal):
-    """Tell whether a report carries the right tag."""
-    return seal.fits(tag_of(raw), LABEL, link_of(raw), raw[:-SEAL_BYTES])
-
-
 def tag_of(raw):
     """Return the report's own tag."""
     return bytes(raw[-TAG_BYTES:])

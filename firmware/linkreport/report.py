@@ -19,7 +19,6 @@ VERSION = frame.VERSION
 CORE_BYTES = frame.CORE_BYTES
 SEAL_BYTES = frame.SEAL_BYTES
 NO_TAG = frame.NO_TAG
-sealed = frame.sealed
 tag_of = frame.tag_of
 link_of = frame.link_of
 
@@ -101,6 +100,11 @@ def extensions(blocks):
         found.append((blocks[at], bytes(blocks[at + 2 : end])))
         at = end
     return found
+
+
+def sealed(raw, seal):
+    """Tell whether a report carries the right tag."""
+    return seal.fits(tag_of(raw), frame.LABEL, link_of(raw), raw[:-SEAL_BYTES])
 
 
 def pack(values, seal, link):

@@ -5,11 +5,6 @@ Source: RFC 2104 (HMAC and truncation to no less than half the digest).
 
 import hashlib
 
-try:
-    import hmac
-except ImportError:  # MicroPython has SHA-256 but no hmac
-    hmac = None
-
 TAG_BYTES = 16
 KEY_BYTES = 32
 _BLOCK_BYTES = 64
@@ -25,20 +20,14 @@ class Seal:
         """
         if len(key) != KEY_BYTES:
             raise ValueError("a report key has %d bytes, not %d" % (KEY_BYTES, len(key)))
-        if hmac:
-            self._keyed = hmac.new(key, digestmod="sha256")
-        else:
-            padded = key + bytes(_BLOCK_BYTES - KEY_BYTES)
-            self._inner = bytes(b ^ 0x36 for b in padded)
-            self._outer = bytes(b ^ 0x5C for b in padded)
+        self._inner = bytearray(b"\x36" * _BLOCK_BYTES)
+        self._outer = bytearray(b"\x5c" * _BLOCK_BYTES)
+        for at in range(KEY_BYTES):
+            self._inner[at] ^= key[at]
+            self._outer[at] ^= key[at]
 
     def tag(self, *parts):
         """Return the 16-byte tag over the parts, one after the other."""
-        if hmac:
-            keyed = self._keyed.copy()
-            for part in parts:
-                keyed.update(part)
-            return keyed.digest()[:TAG_BYTES]
         inner = hashlib.sha256(self._inner)
         for part in parts:
             inner.update(part)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from agent.hello import hello
 from agent.mqtt import MAX_PACKET_BYTES, MqttError, Session, packet, parse_publish, read_packet
 from agent.probes import portal
 from agent.web import Visit, status, visit
@@ -149,17 +150,12 @@ class Stream:
     def __init__(self, content: bytes) -> None:
         self.content = content
 
-    async def readexactly(self, size: int) -> bytes:
-        if len(self.content) < size:
-            raise EOFError
+    def read(self, size: int) -> bytes:
         piece, self.content = self.content[:size], self.content[size:]
         return piece
 
-    def write(self, content: bytes) -> None:
-        """Nobody reads it."""
-
-    async def drain(self) -> None:
-        """Nobody reads it."""
+    def write(self, content: bytes) -> int:
+        return len(content)  # nobody reads it
 
 
 PACKETS = (
@@ -195,11 +191,11 @@ def test_mqtt_sessions(raw: bytes) -> None:
     messages = []
 
     async def go() -> None:
-        session = Session(Stream(raw), lambda *message: messages.append(message))
+        ended = asyncio.Event()
+        session = Session(Stream(raw), lambda *message: messages.append(message), ended)
         receiver = asyncio.create_task(session.receive())
         try:
-            await session.connect("np-1", 60, "a/status", "offline")
-            await session.subscribe("a/ack")
+            await hello(session, "np-1", "a/")
             await session.publish("a/report", b"x")
             await session.ping()
         finally:

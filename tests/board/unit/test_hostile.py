@@ -23,9 +23,7 @@ class Stream:
     def __init__(self, content):
         self.content = content
 
-    async def readexactly(self, size):
-        if len(self.content) < size:
-            raise EOFError
+    def read(self, size):
         piece, self.content = self.content[:size], self.content[size:]
         return piece
 

@@ -20,8 +20,8 @@ class LoanTest(unittest.TestCase):
         self.assertEqual(borrow("linkreport.term").LAYERS[1], "radio")
 
     def test_what_it_imports_stays_in_use(self):
-        from linkreport.frame import sealed
+        from linkreport.frame import tag_of
 
         borrow("linkreport.report")
         give_back("linkreport.report")
-        self.assertTrue(borrow("linkreport.report").sealed is sealed)
+        self.assertTrue(borrow("linkreport.report").tag_of is tag_of)

@@ -1,46 +1,54 @@
 import asyncio
 import unittest
 
-from agent.mqtt import (
-    MAX_PACKET_BYTES,
-    MqttError,
-    Session,
-    connect,
-    packet,
-    parse_publish,
-    publish,
-    read_packet,
-    subscribe,
+from agent.hello import hello
+from agent.mqtt import MAX_PACKET_BYTES, MqttError, Session, packet, parse_publish, read_packet
+
+# What a board says first, and what a broker answers: CONNACK, SUBACK, PUBACK.
+HELLO = (
+    b"\x10\x23\x00\x04MQTT\x04\x2e\x00\x3c\x00\x04np-1\x00\x08a/status\x00\x07offline"
+    b"\x82\x0a\x00\x01\x00\x05a/ack\x00"
+    b"\x33\x12\x00\x08a/status\x00\x02online"
 )
+WELCOME = (b"\x20\x02\x00\x00", b"\x90\x03\x00\x01\x00", b"\x40\x02\x00\x02")
 
-CONNACK_OK = b"\x20\x02\x00\x00"
 
+class FakeSocket:
+    """A socket on which a broker answers each packet with the next of a test's answers.
 
-class FakeStream:
-    """A stream that gives what a test says and keeps what was written."""
+    Args:
+        incoming: what is there at first; None for a connection that has ended.
+        most_bytes: so many go through at once, and before each piece it is busy once.
+    """
 
-    def __init__(self, incoming=b""):
+    def __init__(self, incoming=b"", answers=(), most_bytes=2048):
         self.incoming = incoming
-        self.ended = incoming is None
+        self.answers = list(answers)
+        self.most_bytes = most_bytes
+        self.is_busy = False
         self.written = b""
 
-    async def readexactly(self, size):
-        if self.ended:
-            raise EOFError
-        while len(self.incoming) < size:
-            await asyncio.sleep(0.005)
+    def _size(self, size):
+        self.is_busy = not self.is_busy and self.most_bytes < 2048
+        return 0 if self.is_busy else min(size, self.most_bytes)
+
+    def read(self, size):
+        if self.incoming is None:
+            return b""
+        size = self._size(size)
         piece, self.incoming = self.incoming[:size], self.incoming[size:]
-        return piece
+        return piece or None
 
     def write(self, content):
-        self.written += content
-
-    async def drain(self):
-        await asyncio.sleep(0)
+        size = self._size(len(content))
+        self.written += content[:size]
+        if size == len(content) and self.answers:
+            self.incoming += self.answers.pop(0)
+        return size or None
 
 
 def read(raw):
-    return asyncio.run(read_packet(FakeStream(raw)))
+    return asyncio.run(read_packet(FakeSocket(raw)))
 
 
 class PacketTest(unittest.TestCase):
@@ -61,17 +69,6 @@ class PacketTest(unittest.TestCase):
                 read(raw)
         self.assertEqual(len(read(packet(0x30, bytes(MAX_PACKET_BYTES)))[1]), MAX_PACKET_BYTES)
 
-    def test_connect(self):
-        self.assertEqual(
-            connect("np-1", 60, "a/status", "offline"),
-            b"\x10\x23\x00\x04MQTT\x04\x2e\x00\x3c\x00\x04np-1\x00\x08a/status\x00\x07offline",
-        )
-
-    def test_publish_and_subscribe(self):
-        self.assertEqual(publish("a/b", b"xy", 7, False), b"\x32\x09\x00\x03a/b\x00\x07xy")
-        self.assertEqual(publish("a/b", b"xy", 7, True)[0], 0x33)
-        self.assertEqual(subscribe("a/b", 1), b"\x82\x08\x00\x01\x00\x03a/b\x00")
-
     def test_incoming_publish(self):
         self.assertEqual(parse_publish(0x30, b"\x00\x03a/bxy"), (b"a/b", b"xy"))
         self.assertEqual(parse_publish(0x31, b"\x00\x00"), (b"", b""))
@@ -88,112 +85,91 @@ class PacketTest(unittest.TestCase):
 
 
 class SessionTest(unittest.TestCase):
-    def talk(self, incoming, act):
-        """Let a session talk to a broker that says what it says; return the stream."""
-        stream = FakeStream(incoming)
+    def talk(self, act=None, *answers, incoming=b"", most_bytes=2048):
+        """Say hello to a broker that gives these answers, then `act`; return what was written."""
+        sock = FakeSocket(incoming, answers, most_bytes)
         self.messages = []
+        self.ended = asyncio.Event()
 
         async def run():
-            session = Session(stream, lambda *message: self.messages.append(message))
+            session = Session(sock, lambda *message: self.messages.append(message), self.ended)
             task = asyncio.create_task(session.receive())
             try:
-                await act(session, stream)
+                await hello(session, "np-1", "a/")
+                if act:
+                    await act(session)
             finally:
                 task.cancel()
 
         asyncio.run(run())
-        return stream
+        return sock.written
 
-    def refused(self, incoming, act):
+    def refused(self, *answers, act=None):
         with self.assertRaises(MqttError) as caught:
-            self.talk(incoming, act)
+            self.talk(act, *answers)
         return str(caught.exception)
 
-    async def _connect(self, session, stream):
-        await session.connect("np-1", 60, "s", "offline")
-
-    def test_connects(self):
-        stream = self.talk(CONNACK_OK, self._connect)
-        self.assertEqual(stream.written, connect("np-1", 60, "s", "offline"))
+    def test_says_hello(self):
+        for most_bytes in (1, 3, 2048):
+            self.assertEqual(self.talk(None, *WELCOME, most_bytes=most_bytes), HELLO)
+        self.assertFalse(self.ended.is_set())
 
     def test_refusals_are_told(self):
-        self.assertIn("not authorised", self.refused(b"\x20\x02\x00\x05", self._connect))
-        self.assertIn("code 200", self.refused(b"\x20\x02\x00\xc8", self._connect))
-        self.assertIn("malformed", self.refused(b"\x20\x00", self._connect))
+        self.assertIn("not authorised", self.refused(b"\x20\x02\x00\x05"))
+        self.assertIn("code 200", self.refused(b"\x20\x02\x00\xc8"))
+        self.assertIn("malformed", self.refused(b"\x20\x00"))
 
     def test_an_unexpected_packet_breaks_the_session(self):
         for raw in (b"\x90\x03\x00\x01\x00", b"\x00\x00", b"\xf0\x00", b"\xc0\x00"):
-            self.assertIn("unexpected", self.refused(raw, self._connect))
+            self.assertIn("unexpected", self.refused(raw))
+            self.assertTrue(self.ended.is_set())
 
     def test_an_end_of_the_stream_is_raised_to_who_waits(self):
         with self.assertRaises(EOFError):
-            self.talk(None, self._connect)
+            self.talk(incoming=None)
+        self.assertTrue(self.ended.is_set())
 
     def test_silence_is_an_error(self):
         import agent.mqtt
 
         before, agent.mqtt.ANSWER_MS = agent.mqtt.ANSWER_MS, 50
         try:
-            self.assertIn("no answer", self.refused(b"", self._connect))
+            self.assertIn("no answer", self.refused(b""))
         finally:
             agent.mqtt.ANSWER_MS = before
 
     def test_publishes_and_awaits_the_acknowledgement(self):
-        async def act(session, stream):
-            await self._connect(session, stream)
-            await session.subscribe("a/ack")
-            await session.publish("a/report", b"x")
+        async def act(session):
+            await session.publish("a/report", bytes(200))
             await session.ping()
 
-        answers = b"\x90\x03\x00\x01\x00" + b"\x40\x02\x00\x02" + b"\xd0\x00"
-        stream = self.talk(CONNACK_OK, self._scripted(act, answers))
-        self.assertIn(publish("a/report", b"x", 2, False), stream.written)
-
-    def _scripted(self, act, answers):
-        """Give one answer after each request, as a broker does."""
-
-        async def run(session, stream):
-            pieces = [answers[0:5], answers[5:9], answers[9:11]]
-            write = stream.write
-
-            def answering(content):
-                write(content)
-                if content[0] != 0x10:
-                    stream.incoming += pieces.pop(0)
-
-            stream.write = answering
-            await act(session, stream)
-
-        return run
+        for most_bytes in (50, 2048):
+            answers = WELCOME + (b"\x40\x02\x00\x03", b"\xd0\x00")
+            written = self.talk(act, *answers, most_bytes=most_bytes)
+            packets = b"\x32\xd4\x01\x00\x08a/report\x00\x03" + bytes(200) + b"\xc0\x00"
+            self.assertEqual(written, HELLO + packets)
 
     def test_a_wrong_packet_id_is_an_error(self):
-        async def act(session, stream):
-            await self._connect(session, stream)
-            stream.write = lambda _: setattr(stream, "incoming", b"\x40\x02\x00\x09")
+        async def act(session):
             await session.publish("a/report", b"x")
 
-        self.assertIn("another packet", self.refused(CONNACK_OK, act))
+        for answer in (b"\x40\x02\x00\x09", b"\x40\x01\x00", b"\x40\x00"):
+            self.assertIn("another packet", self.refused(*WELCOME + (answer,), act=act))
 
     def test_a_refused_subscription_is_an_error(self):
-        async def act(session, stream):
-            await self._connect(session, stream)
-            stream.write = lambda _: setattr(stream, "incoming", b"\x90\x03\x00\x01\x80")
-            await session.subscribe("a/ack")
-
-        self.assertIn("refused the subscription", self.refused(CONNACK_OK, act))
+        answer = b"\x90\x03\x00\x01\x80"
+        self.assertIn("refused the subscription", self.refused(WELCOME[0], answer))
 
     def test_messages_arrive(self):
-        async def act(session, stream):
-            await self._connect(session, stream)
+        async def act(session):
             await asyncio.sleep(0.05)
 
-        self.talk(CONNACK_OK + b"\x30\x07\x00\x03a/bxy", act)
+        self.talk(act, WELCOME[0] + b"\x30\x07\x00\x03a/bxy", *WELCOME[1:])
         self.assertEqual(self.messages, [(b"a/b", b"xy")])
 
     def test_late_answers_do_no_harm(self):
-        async def act(session, stream):
-            await self._connect(session, stream)
+        async def act(session):
             await asyncio.sleep(0.05)
             session.check()
 
-        self.talk(CONNACK_OK + b"\x40\x02\x00\x05\xd0\x00", act)
+        self.talk(act, *WELCOME[:2] + (WELCOME[2] + b"\x40\x02\x00\x05\xd0\x00",))

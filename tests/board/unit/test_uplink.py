@@ -3,6 +3,7 @@ import json
 import struct
 import unittest
 
+import agent.trouble
 import agent.uplink
 import linkreport.ack as ack_wire
 import linkreport.report as wire
@@ -405,10 +406,10 @@ class BlockTest(Scene, unittest.TestCase):
             (EOFError(), "session-failed"),
         )
         for error, name in cases:
-            self.assertEqual(TROUBLES[agent.uplink._trouble(error)], name)
+            self.assertEqual(TROUBLES[agent.trouble.told(error)[0]], name)
         self.begin()
         make(self.spool)
-        self.uplink._trouble = agent.uplink._trouble(OSError(111, "refused"))
+        self.uplink.trouble = agent.trouble.told(OSError(111, "refused"))[0]
         self.assertEqual(self.name(), "broker-refused")
         self.uplink._sent_seq = 1
         self.ack(1)
