@@ -25,7 +25,7 @@ from linkreport.table import (
 )
 from micropython import const
 
-from .deadline import TimeoutError, within_ms  # noqa: A004 - see there
+from .deadline import TimeoutError, emptied, within_ms  # noqa: A004 - see there
 from .loan import borrow, give_back
 
 # In the order in which a client meets the layers; each is a module of `agent.probes`.
@@ -139,7 +139,7 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         if left_ms <= 0:
             return layer, DEADLINE_PASSED
         limit_ms = min(left_ms, config.deadline_ms[name] + _SLACK_MS)
-        result = await within_ms(_emptied([module.probe(port, config, evidence)]), limit_ms)
+        result = await within_ms(emptied([module.probe(port, config, evidence)]), limit_ms)
     except TimeoutError:
         return layer, DEADLINE_PASSED
     except Exception as error:
@@ -154,15 +154,6 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
         give_back("agent.probes." + name, *_TOOLS)
     evidence.measures.update(result.measures)
     return layer, result.reason
-
-
-async def _emptied(box):
-    """Await what is in a box.
-
-    MicroPython's tasks that wait may point at one that has ended, and that keeps what it awaited:
-    this, which has let go of the probe and all of its module.
-    """
-    return await box.pop()
 
 
 class Schedule:

@@ -19,3 +19,12 @@ else:
         Raises: TimeoutError: the time is up; the awaitable was cancelled.
         """
         return asyncio.wait_for(awaitable, duration / 1000)
+
+
+async def emptied(box):
+    """Await what is in a box, so that `within_ms` keeps nothing of a module on loan.
+
+    MicroPython's tasks that wait may point at one that has ended, and that keeps what it awaited:
+    this, which has let go of what was in the box and all of its module.
+    """
+    return await box.pop()

@@ -8,7 +8,7 @@ import struct
 
 from micropython import const
 
-from .deadline import within_ms
+from .deadline import emptied, within_ms
 from .mqtt import MqttError, Session, packet, text
 
 _CONNECT = const(0x10)
@@ -47,31 +47,33 @@ def _read(path):
         return file.read()
 
 
-async def connect(port, config, context, topic, on_message, ended):
+async def connect(uplink, context, topic, on_message):
     """Connect to the broker and begin a session.
 
     Args:
+        uplink: the Uplink; its event `fresh` is set when the connection has failed.
+        context: what `trust` returned.
         topic: what the board's topics begin with.
-        on_message, ended: as Session wants them.
+        on_message: as Session wants it.
 
     Returns: (the Session, functions to call at its end).
     Raises:  OSError, EOFError, ValueError, MqttError, TimeoutError; then nothing is left open.
     """
-    from . import connection  # here, since `trust` does not need it
+    from .connection import connect as reach  # here, since `trust` does not need it
 
-    uplink = config.uplink
+    port, place = uplink.port, uplink.config.uplink
     bind = port.bind_lan if port.lan_address() else None
-    raw = await connection.connect(port, uplink.host, uplink.port, _CONNECT_MS, bind)
+    raw = await reach(port, place.host, place.port, _CONNECT_MS, bind)
     ends = [raw.close]  # after a handshake that failed TLS no longer knows it
     try:
         # Without a name the certificate's would not be checked.
         sock = context.wrap_socket(
-            raw, server_hostname=uplink.server_name, do_handshake_on_connect=False
+            raw, server_hostname=place.server_name, do_handshake_on_connect=False
         )
         ends.insert(0, sock.close)
-        session = Session(sock, on_message, ended)
+        session = Session(sock, on_message, uplink.fresh)
         ends.insert(0, asyncio.create_task(session.receive()).cancel)
-        await within_ms(hello(session, config.board, topic), _HELLO_MS)
+        await within_ms(emptied([hello(session, uplink.config.board, topic)]), _HELLO_MS)
     except BaseException:
         for end in ends:
             end()

@@ -62,9 +62,7 @@ async def read_packet(sock):
     """Read one packet.
 
     Returns: (first byte, body).
-    Raises:
-        MqttError: a length that is malformed or more than we take.
-        EOFError: the broker ended the connection.
+    Raises:  MqttError, EOFError: a length that is malformed or more than we take; the end.
     """
     kind = (await _read(sock, 1))[0]
     size = shift = 0
@@ -125,7 +123,7 @@ class Session:
                     self._awaited = None
                     self._answer.set()
                 elif kind not in (_PUBACK, _PINGRESP):  # late answers do no harm
-                    raise MqttError("unexpected packet 0x%02x" % kind)
+                    raise MqttError("unexpected packet 0x%02x" % kind)  # noqa: TRY301 - for `check`
         except Exception as error:
             self._error = error
             self._answer.set()

@@ -89,7 +89,7 @@ class Uplink:
         gc.collect()  # TLS wants large pieces
         try:
             session, ends = await borrow("agent.hello").connect(
-                self.port, self.config, self._context, self._topic, self._message, self.fresh
+                self, self._context, self._topic, self._message
             )
         finally:
             give_back("agent.hello", "agent.connection")

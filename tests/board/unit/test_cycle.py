@@ -365,7 +365,7 @@ class LoanTest(unittest.TestCase):
             return 5
 
         box = [ended()]
-        self.assertEqual(asyncio.run(agent.cycle._emptied(box)), 5)
+        self.assertEqual(asyncio.run(agent.cycle.emptied(box)), 5)
         self.assertEqual(box, [])
 
 

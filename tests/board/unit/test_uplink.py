@@ -1,6 +1,7 @@
 import asyncio
 import json
 import struct
+import sys
 import unittest
 
 import agent.trouble
@@ -250,6 +251,26 @@ class UplinkTest(Scene, unittest.TestCase):
                 return self.port.calls
 
         return asyncio.run(run())
+
+    def test_too_little_memory_to_connect_leaves_nothing_that_keeps_the_next_attempt_from_it(self):
+        self.port.lan = "10.1.0.80"
+        self.port.lan_start("wt32-eth01")
+        borrow = agent.uplink.borrow
+
+        def half(name):  # what a module that was cut short leaves
+            borrow(name)
+            borrow("agent.connection")
+            raise MemoryError
+
+        agent.uplink.borrow = half
+        try:
+            with self.assertRaises(MemoryError):  # which an Agent survives
+                self.tries_of_a_broker_that_refuses()
+        finally:
+            agent.uplink.borrow = borrow
+        for name in ("agent.hello", "agent.connection"):
+            self.assertEqual(name in sys.modules, sys.implementation.name != "micropython")
+        self.assertEqual(self.tries_of_a_broker_that_refuses(), ["bind_lan"])
 
     def test_a_lan_is_taken_and_waits_for_no_wlan(self):
         self.port.lan = "10.1.0.80"
