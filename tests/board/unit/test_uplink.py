@@ -4,7 +4,6 @@ import struct
 import sys
 import unittest
 
-import agent.trouble
 import agent.uplink
 import linkreport.ack as ack_wire
 import linkreport.report as wire
@@ -13,6 +12,7 @@ from agent.fault import Faults
 from agent.link import Link
 from agent.mqtt import MqttError
 from agent.spool import Spool
+from agent.trouble import told
 from agent.uplink import Uplink
 from linkreport.block import UPLINK_FORMAT
 from linkreport.seal import Seal
@@ -404,10 +404,10 @@ class BlockTest(Scene, unittest.TestCase):
         for _ in range(3):
             make(self.spool)
         self.uplink._sent_seq = 3
-        for ahead_s, told in ((-3600, True), (9, False), (11, True)):
+        for ahead_s, is_told in ((-3600, True), (9, False), (11, True)):
             self.ahead_s = ahead_s
             self.ack(self.spool.oldest_seq)
-            self.assertEqual(self.told() and self.told()[3], ahead_s if told else None)
+            self.assertEqual(self.told() and self.told()[3], ahead_s if is_told else None)
         self.assertEqual(self.name(), "collector-clock-wrong")
 
     def test_each_trouble_has_its_name_until_the_next_acknowledgement(self):
@@ -427,10 +427,10 @@ class BlockTest(Scene, unittest.TestCase):
             (EOFError(), "session-failed"),
         )
         for error, name in cases:
-            self.assertEqual(TROUBLES[agent.trouble.told(error)[0]], name)
+            self.assertEqual(TROUBLES[told(error)[0]], name)
         self.begin()
         make(self.spool)
-        self.uplink.trouble = agent.trouble.told(OSError(111, "refused"))[0]
+        self.uplink.trouble = told(OSError(111, "refused"))[0]
         self.assertEqual(self.name(), "broker-refused")
         self.uplink._sent_seq = 1
         self.ack(1)
