@@ -82,12 +82,10 @@ async def _read(sock, size):
     content = b""
     while len(content) < size:
         more = sock.read(size - len(content))
-        if more:
-            content += more
-        elif more is None:
-            await sleep_ms(_POLL_MS)
-        else:
+        if more == b"":
             raise EOFError
+        content += more or b""
+        await sleep_ms(0 if more else _POLL_MS)  # whatever comes, others have their turn
     return content
 
 

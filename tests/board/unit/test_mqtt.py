@@ -166,6 +166,12 @@ class SessionTest(unittest.TestCase):
         self.talk(act, WELCOME[0] + b"\x30\x07\x00\x03a/bxy", *WELCOME[1:])
         self.assertEqual(self.messages, [(b"a/b", b"xy")])
 
+    def test_a_flood_of_messages_lets_others_have_their_turn(self):
+        async def act(session):
+            self.assertTrue(len(self.messages) < 100)
+
+        self.talk(act, *WELCOME[:2] + (WELCOME[2] + b"\x30\x07\x00\x03a/bxy" * 100,))
+
     def test_late_answers_do_no_harm(self):
         async def act(session):
             await asyncio.sleep(0.05)
