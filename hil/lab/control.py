@@ -50,10 +50,17 @@ class _Handler(socketserver.StreamRequestHandler):
         try:
             answer = {"ok": True} | self.server.answer(json.loads(line))
         except NetzpulsError as error:
-            answer = {"ok": False, "error": error.message, "hint": error.hint}
+            answer = _refusal(error)
         except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-            answer = {"ok": False, "error": f"not a request: {error}", "hint": _HINT}
+            answer = _refusal(FaultError(f"not a request: {error}", hint=_HINT))
+        except OSError as error:
+            said = f"the lab's machine refuses: {error.strerror or error}"
+            answer = _refusal(LabError(said, hint="see its disk and limits (df, ulimit -a)"))
         self.wfile.write(json.dumps(answer).encode() + b"\n")
+
+
+def _refusal(error: NetzpulsError) -> dict[str, Any]:
+    return error.document() | {"exit_code": error.exit_code}
 
 
 class LabControl:
@@ -124,7 +131,7 @@ def _told(active: Active) -> dict[str, Any]:
 class LabClient:
     """Steers the lab in a folder from another process; each call is one request.
 
-    Raises: LabError: no lab is there. FaultError: it refused.
+    Raises: LabError: no lab is there. NetzpulsError: it refused, as its code says.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -156,7 +163,10 @@ class LabClient:
                 hint="start one in another terminal: netzpuls lab up; or name its folder: --dir",
             ) from error
         if not answer.pop("ok"):
-            raise FaultError(answer["error"], hint=answer["hint"])
+            said = answer["error"]
+            refusal = NetzpulsError(said["message"], hint=said["hint"])
+            refusal.code, refusal.exit_code = said["code"], answer["exit_code"]
+            raise refusal
         return answer
 
     def end(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from fleet.errors import NetzpulsError
 from hil.lab.control import SOCKET
 from hil.lab.fault import catalogue, find
 from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command, processes
@@ -143,7 +145,7 @@ def test_commands_say_what_there_is_and_refuse_with_a_hint(lab: RunningLab) -> N
         (("capture", "101", "/nowhere/file.pcap"), "cannot be written"),
     ):
         code, document = call(*arguments)
-        assert code in (2, 3), document
+        assert code == (3 if "capture" in arguments else 2), document
         assert words in document["error"]["message"], document  # type: ignore[index]
         assert document["error"]["hint"], document  # type: ignore[index]
     lab.fault("dns-dead")
@@ -163,7 +165,21 @@ def test_whatever_is_said_to_its_socket_has_an_answer(lab: RunningLab, said: byt
         client.shutdown(socket.SHUT_WR)
         answer = json.loads(client.makefile("rb").readline())
     assert not answer["ok"]
-    assert answer["hint"]
+    assert answer["error"]["hint"]
+    assert answer["exit_code"] == 2
+
+
+def test_what_the_machine_refuses_is_told_and_ends_no_lab(lab: RunningLab) -> None:
+    inside = int(Path(f"/proc/{lab.process.pid}/task/{lab.process.pid}/children").read_text())
+    before = resource.prlimit(inside, resource.RLIMIT_FSIZE)
+    resource.prlimit(inside, resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(NetzpulsError, match="the lab's machine refuses: File too large") as got:
+            lab.fault("service-certificate-expiring")
+    finally:
+        resource.prlimit(inside, resource.RLIMIT_FSIZE, before)
+    assert got.value.exit_code == 3
+    assert all(board["faults"] == [] for board in lab.boards)
 
 
 def test_without_a_lab_the_commands_say_how_to_start_one(tmp_path: Path) -> None:
