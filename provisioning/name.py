@@ -1,15 +1,18 @@
-"""Shortens the names that a module keeps to itself, for on a board each name is there for good.
+"""Gives the board's code names that cost no memory, for on a board each name is there for good.
 
-MicroPython keeps every name that a loaded module holds, once, until it is reset: those of private
-globals, attributes and methods, and those of all parameters. With the names' table they took a
-third of a board's heap, and modules on loan left theirs behind. So before a module is compiled
+MicroPython keeps every name that a loaded module holds, once, until it is reset: those of globals,
+attributes, methods and parameters. With the names' table they took a third of a board's heap, and
+modules on loan left theirs behind. Only the names that the interpreter itself has lie in flash. So
+before a module is compiled
 
-    def _told(self, error, message): return self._secrets
+    def told(self, error, message): return self._secrets
 
-becomes `def _a(self, a, b): return self._b`: private names (`_like_this`) that the module binds
-itself, globals and attributes that no other module mentions, and parameters that nothing on the
-board is called with by name. Every module begins anew with `_a`, and every function with `a`, so
-that all share the same few. No line moves: a fault's place on the board is that in the source.
+becomes `def isspace(self, isclose, erfc): return self.ldexp`, and whoever calls `told` calls
+`isspace`: names of functions, classes, attributes and globals that only the board's own code knows
+(`provisioning/usage.py`), and parameters, become names from `provisioning/rom.py` that the board's
+code does not use otherwise. What modules have from each other is renamed alike in all of them;
+what is a module's own, or a function's, shares its new names with the others' own. No line moves:
+a fault's place on the board is that in the source.
 """
 
 from __future__ import annotations
@@ -17,198 +20,121 @@ from __future__ import annotations
 import ast
 import functools
 import itertools
-import re
 import string
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-import firmware
+from provisioning import usage
+from provisioning.rom import FREE
+from provisioning.usage import CALLED, Code, Scripts
 
-_Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-# What is called from beyond the board, over mpremote.
-CALLED = frozenset({"drain"})
 _Place = tuple[int, int]  # row from 0, column in bytes, as ast counts
+_Edits = dict[_Place, tuple[str, str]]  # what stands there, and what shall
 
 
-def shortened(source: str, name: str, called: frozenset[str] = CALLED) -> str:
-    """Return a module's source with its own names made short.
+def shortened(source: str, name: str, scripts: Scripts = ()) -> str:
+    """Return a module's source with names that cost a board nothing, or little.
 
     Args:
         source: must be valid for CPython as well.
         name: the module's path below firmware/, such as "agent/uplink.py".
-        called: names that code beyond the board's own asks for.
+        scripts: what is compiled with the board's code, and may ask it for anything.
     """
+    code = usage.code(scripts)
     tree = ast.parse(source, name)
     lines = [line.encode() for line in source.splitlines(keepends=True)]
-    taken = _all_names(tree)
-    fresh = (each for each in _letters("_") if each not in taken)
-    private = {old: next(fresh) for old in _own(tree, name, called)}
-    edits = {place: (old, private[old]) for place, old in _spelt(tree, lines) if old in private}
-    for function in _functions(tree):
-        edits |= _parameters(function, edits)
+    short = dict(common(scripts))
+    taken = usage.names(tree)
+    rest = itertools.islice(_fresh(code), len(short), None)
+    fresh = (each for each in rest if each not in taken)
+    short |= {old: next(fresh) for old in code.own(tree, name)}
+    edits = {place: (old, short[old]) for place, old in _spelt(tree, lines) if old in short}
+    for node in ast.walk(tree):  # outer functions first
+        if isinstance(node, usage.Function):
+            edits |= _parameters(node, edits, code)
     for (row, column), (old, new) in sorted(edits.items(), reverse=True):
         line = lines[row]
         lines[row] = line[:column] + new.encode() + line[column + len(old.encode()) :]
     return b"".join(lines).decode()
 
 
-def module(name: str) -> str:
-    """Return what a module is called by those who import it, which a trace may call it as well."""
-    return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+@functools.cache
+def common(scripts: Scripts = ()) -> Mapping[str, str]:
+    """Return the new names of what the board's modules have from each other, alike in all."""
+    code = usage.code(scripts)
+    return dict(zip(code.common, _fresh(code), strict=False))
 
 
-def _parameters(
-    function: _Function, edits: dict[_Place, tuple[str, str]]
-) -> dict[_Place, tuple[str, str]]:
-    """Return the edits for one function's parameters, without those of an outer one."""
-    given = [*function.args.posonlyargs, *function.args.args]
-    names = [each.arg for each in given if each.arg != "self" and each.arg not in _called_by_name()]
-    names = [each for each in names if not each.startswith("_")]
+def _fresh(code: Code) -> Iterator[str]:
+    """Return names that the board's code does not use, those in the ROM first."""
+    return (each for each in itertools.chain(FREE, _letters()) if each not in code.spelt)
+
+
+def _parameters(function: usage.Function, edits: _Edits, code: Code) -> _Edits:
+    """Return the edits for one function's parameters, in all of its body.
+
+    What an outer function or the module renames stays so. A parameter that a function within goes
+    by as well means that one there, or the same: it is renamed alike.
+    """
+    if getattr(function, "name", "") in CALLED:
+        return {}
     body = function.body if isinstance(function.body, list) else [function.body]
     nodes = [node for part in body for node in ast.walk(part)]
-    taken = set().union(*map(_all_names, body)) | {each.arg for each in given}
-    fresh = (each for each in _letters("") if each not in taken)
-    short = dict(zip(names, fresh, strict=False))
-    places: list[ast.Name | ast.arg] = list(given)
-    places += [node for node in nodes if isinstance(node, ast.Name)]
-    found = {}
-    for node in places:
-        old = node.arg if isinstance(node, ast.arg) else node.id
-        place = (node.lineno - 1, node.col_offset)
-        if old in short and place not in edits:
-            found[place] = (old, short[old])
-    return found
+    if any(isinstance(node, ast.ClassDef) for node in nodes):
+        return {}
+    given = [*function.args.posonlyargs, *function.args.args]
+    names = {each.arg for each in given} - {"self"} - code.called_by_name
+    # Those are not spelt where a name is looked for.
+    names -= {name for node in nodes for name in _told_apart(node)}
+    places: list[ast.Name | ast.arg] = [*given]
+    places += [node for node in nodes if isinstance(node, ast.Name | ast.arg)]
+    spelt = {(node.lineno - 1, node.col_offset): _name(node) for node in places}
+    taken = {edits[place][1] if place in edits else name for place, name in spelt.items()}
+    fresh = (each for each in _fresh(code) if each not in taken)
+    short = {each.arg: next(fresh) for each in given if each.arg in names}
+    return {
+        place: (old, short[old])
+        for place, old in spelt.items()
+        if old in short and place not in edits
+    }
 
 
-def _functions(tree: ast.Module) -> Iterator[_Function]:
-    """Return the functions whose parameters may be renamed, outer ones first.
+def _told_apart(node: ast.AST) -> set[str]:
+    """Return names that a statement binds or means without an ast.Name."""
+    if isinstance(node, ast.Global | ast.Nonlocal):
+        return set(node.names)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {(each.asname or each.name).partition(".")[0] for each in node.names}
+    if isinstance(node, ast.ExceptHandler | usage.Definition):
+        return {node.name or ""}
+    return set()
 
-    One with a function in it is left alone: its names may be meant by both.
-    """
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-    for node in ast.walk(tree):
-        if isinstance(node, kinds):
-            inner = (each for each in ast.walk(node) if each is not node)
-            outside = (ast.Global, ast.Nonlocal, ast.ExceptHandler)
-            named = [each for each in inner if isinstance(each, (*kinds, *outside))]
-            if not any(isinstance(each, kinds) for each in named):
-                yield node
+
+def _name(node: ast.Name | ast.arg) -> str:
+    return node.arg if isinstance(node, ast.arg) else node.id
 
 
 def _spelt(tree: ast.Module, lines: list[bytes]) -> Iterator[tuple[_Place, str]]:
-    """Return every place where a name is spelt that may be private, and the name."""
+    """Return every place where a name is spelt that may be renamed, and the name."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            yield (node.lineno - 1, node.col_offset), node.id
-        elif isinstance(node, ast.arg):
+        if isinstance(node, ast.Name | ast.arg):
+            yield (node.lineno - 1, node.col_offset), _name(node)
+        elif isinstance(node, ast.keyword) and node.arg:
             yield (node.lineno - 1, node.col_offset), node.arg
         elif isinstance(node, ast.Attribute):
             row, end = (node.end_lineno or 0) - 1, node.end_col_offset or 0
             yield (row, end - len(node.attr.encode())), node.attr
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        elif isinstance(node, usage.Definition):
             row = node.lineno - 1
             # Behind `def`, `async def` or `class` alone.
             yield (row, lines[row].index(node.name.encode(), node.col_offset + 4)), node.name
-        elif isinstance(node, ast.alias) and node.asname:
-            row, end = (node.end_lineno or 0) - 1, node.end_col_offset or 0
-            yield (row, end - len(node.asname.encode())), node.asname
+        elif isinstance(node, ast.alias):
+            yield (node.lineno - 1, node.col_offset), node.name
+            if node.asname:
+                row, end = (node.end_lineno or 0) - 1, node.end_col_offset or 0
+                yield (row, end - len(node.asname.encode())), node.asname
 
 
-def _own(tree: ast.Module, name: str, called: frozenset[str]) -> list[str]:
-    """Return the names that a module binds and that mean nothing to any other module."""
-    globals_, attributes, foreign = dict[str, None](), dict[str, None](), set[str]()
-    constants = dict[str, None]()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ClassDef):
-            for each in node.body:
-                if isinstance(each, _DEFINITIONS):
-                    attributes[each.name] = None
-        elif isinstance(node, ast.Attribute):
-            is_mine = isinstance(node.value, ast.Name) and node.value.id == "self"
-            if is_mine and isinstance(node.ctx, ast.Store):
-                attributes[node.attr] = None
-            elif not is_mine and (not node.attr.startswith("_") or isinstance(node.ctx, ast.Store)):
-                foreign.add(node.attr)  # it may be anyone's
-    globals_ |= dict.fromkeys(
-        node.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id[:1] == "_"
-    )
-    globals_.pop("_", None)
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        names = [each.id for each in targets if isinstance(each, ast.Name)]
-        if isinstance(node, ast.Assign) and _is_constant(node.value):
-            constants |= dict.fromkeys(names)
-        if isinstance(node, _DEFINITIONS):
-            names.append(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            names += [each.asname for each in node.names if each.asname]
-        globals_ |= dict.fromkeys(names)
-    others = foreign.union(*(words for path, words in _words().items() if path != name))
-    # The compiler forgets the names of constants, so they come last.
-    ordered = sorted(globals_ | attributes, key=lambda each: each in constants)
-    return [
-        each
-        for each in ordered
-        if not each.startswith("__")
-        and each not in called
-        and (each not in foreign if each.startswith("_") else each not in others)
-    ]
-
-
-def _is_constant(value: ast.expr) -> bool:
-    function = value.func if isinstance(value, ast.Call) else None
-    return isinstance(function, ast.Name) and function.id == "const"
-
-
-def _all_names(tree: ast.AST) -> set[str]:
-    """Return whatever a part of a module calls by name."""
-    names = set()
-    for node in ast.walk(tree):
-        for field in ("id", "attr", "arg", "name", "asname"):
-            value = getattr(node, field, None)
-            if isinstance(value, str):
-                names.add(value)
-    return names
-
-
-@functools.cache
-def _trees() -> dict[str, ast.Module]:
-    root = Path(firmware.__file__).parent
-    paths = sorted(root.rglob("*.py"))
-    return {p.relative_to(root).as_posix(): ast.parse(p.read_text(), p.name) for p in paths}
-
-
-@functools.cache
-def _called_by_name() -> frozenset[str]:
-    """Return the parameters that anything on the board is called with by name."""
-    names = set()
-    for tree in _trees().values():
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                names |= {each.arg for each in node.keywords if each.arg}
-            elif isinstance(node, ast.arguments):
-                names |= {each.arg for each in node.kwonlyargs}
-    return frozenset(names)
-
-
-@functools.cache
-def _words() -> dict[str, set[str]]:
-    """Return the names and the words in texts of each module of the board, but its docstrings."""
-    found = {}
-    for path, tree in _trees().items():
-        words = _all_names(tree)
-        for node in ast.walk(tree):
-            value = node.value if isinstance(node, ast.Constant) else None
-            if isinstance(value, str) and "\n" not in value:
-                words |= set(re.findall(r"\w+", value))
-        found[path] = words
-    return found
-
-
-def _letters(before: str) -> Iterator[str]:
+def _letters() -> Iterator[str]:
     for size in itertools.count(1):
         for letters in itertools.product(string.ascii_lowercase, repeat=size):
-            yield before + "".join(letters)
+            yield "".join(letters)

