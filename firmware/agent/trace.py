@@ -28,7 +28,7 @@ def last_words(path):
         os.remove(path)
     except OSError:  # nothing there, which is how it should be
         return ""
-    return "".join(chr(c) for c in text if 32 <= c <= 126)
+    return bytes(byte for byte in text if 32 <= byte <= 126).decode()
 
 
 def told(error, message, secrets):
@@ -40,7 +40,8 @@ def told(error, message, secrets):
     text = "%s %s %s" % (type(error).__name__, place, message)
     for secret in secrets:
         text = text.replace(secret, "***")
-    return "".join(c if " " <= c <= "~" else "?" for c in text)[:_MAX_TEXT_BYTES]
+    raw = text.encode()[:_MAX_TEXT_BYTES]
+    return bytes(byte if 32 <= byte <= 126 else 63 for byte in raw).decode()
 
 
 def _place(error):

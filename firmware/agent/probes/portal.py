@@ -155,7 +155,7 @@ def captive(body):
 
 def split(uri):
     """Return (TLS or not, host, port, path) of a URI, None for one that a board cannot use."""
-    if len(uri) > _MAX_URI_BYTES or not all("!" <= c <= "~" for c in uri):
+    if len(uri) > _MAX_URI_BYTES or not all(33 <= byte <= 126 for byte in uri.encode()):
         return None
     scheme, mark, rest = uri.partition("://")
     scheme = scheme.lower()
@@ -164,7 +164,7 @@ def split(uri):
     cut = min([rest.find(c) for c in "/?#" if c in rest] or [len(rest)])
     path = rest[cut:].partition("#")[0]
     host, _, number = rest[:cut].partition(":")
-    if not all(c.isdigit() or c.isalpha() or c in "-._" for c in host):
+    if host.lower().strip("abcdefghijklmnopqrstuvwxyz0123456789-._"):
         return None
     if not all(0 < len(label) < 64 for label in host.rstrip(".").split(".")):
         return None
