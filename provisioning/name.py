@@ -85,7 +85,8 @@ def _parameters(function: usage.Function, edits: _Edits, code: Code) -> _Edits:
     names = {each.arg for each in given} - {"self"} - code.called_by_name
     # Those are not spelt where a name is looked for.
     names -= {name for node in nodes for name in _told_apart(node)}
-    places: list[ast.Name | ast.arg] = [*given]
+    others = (each for each in (*function.args.kwonlyargs, function.args.vararg) if each)
+    places: list[ast.Name | ast.arg] = [*given, *others]
     places += [node for node in nodes if isinstance(node, ast.Name | ast.arg)]
     spelt = {(node.lineno - 1, node.col_offset): _name(node) for node in places}
     taken = {edits[place][1] if place in edits else name for place, name in spelt.items()}

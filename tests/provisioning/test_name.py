@@ -136,6 +136,19 @@ def test_parameters_of_functions_within_are_told_apart() -> None:
         assert second(5)(most=0) == 5
 
 
+def test_a_parameter_is_not_called_like_another_one() -> None:
+    code = usage.code()
+    for name in SOURCES:
+        for node in ast.walk(ast.parse(compiled(name))):
+            if isinstance(node, usage.Function):
+                given = [each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg)]
+                assert len(given) == len(set(given)), (name, given)
+    every = [each for each in code.common if each in code.called_by_name]
+    before = f"def zzyzx({', '.join(map('zyx{}'.format, range(120)))}, *, {', '.join(every)}): pass"
+    given = re.findall(r"\w+", shortened(before, "agent/x.py"))
+    assert len(given) == len(set(given)) == 120 + len(every) + 3
+
+
 def test_what_people_call_stays() -> None:
     (supervisor,) = [ast.parse(compiled(n)) for n in SOURCES if "supervisor" in n]
     functions = {n.name: n for n in ast.walk(supervisor) if isinstance(n, ast.FunctionDef)}
