@@ -157,14 +157,13 @@ def test_what_people_call_stays() -> None:
 
 
 def test_a_script_gets_what_it_asks_for() -> None:
-    script = "from agent.spool import Spool\nSpool._is_full = Spool.make_room\n"
-    name = "agent/spool.py"
+    script = "import agent.loan\nfrom agent.loan import borrow\nagent.loan._IS_SMALL = borrow\n"
+    name = "agent/loan.py"
     scripts = (("script.py", script),)
-    spool = renamed(source(name), shortened(source(name), name, scripts))
+    loan = renamed(source(name), shortened(source(name), name, scripts))
     asked = renamed(script, shortened(script, "script.py", scripts))
-    for each in ("Spool", "_is_full", "make_room"):
-        assert asked[each] == spool[each]
-    assert asked["make_room"] != {"make_room"}
+    assert asked["_IS_SMALL"] == loan["_IS_SMALL"]
+    assert asked["borrow"] == loan["borrow"] != {"borrow"}
 
 
 def test_a_module_goes_by_the_name_of_its_import() -> None:
