@@ -62,6 +62,12 @@ TARGET = '[[measurement.target]]\nhost = "one.example"\naddress = "203.0.113.82"
 A = 'name = "A", host = "a.example"'
 SERVICE = '[[measurement.service]]\nname = "A"\nhost = "a.example"\n'
 PLAIN = SERVICE + "tls = false\n"
+SMALL = """[measurement.throughput]
+host = "a.example"
+address = "203.0.113.82"
+path = "/small"
+bytes = 16383
+"""
 
 
 def _city(folder: Path, text: str, registry: str | None = None) -> Path:
@@ -159,6 +165,7 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ("[wlan.school]", "[hardware.x]\nled = 6\n[wlan.school]", "pin of the console (1, 3)"),
         ("[wlan.school]", "[hardware.x]\nled = 28\n[wlan.school]", "must be a pin there is"),
         ("[wlan.school]", "[measurement.thresholds]\nco2_ppm = [9, 9]\n[wlan.school]", "co2_ppm"),
+        ("[wlan.school]", f"{SMALL}[wlan.school]", "measurement.throughput.bytes"),
         (
             "[wlan.school]",
             "[measurement.thresholds]\nco2_ppm = [900, 800]\n[wlan.school]",

@@ -26,6 +26,7 @@ NEEDS = INTERNET
 
 _PIECE_BYTES = const(1460)
 _LEAST_BYTES = const(16384)
+_LEAST_MS = const(500)
 _MAX_WAITING = const(8)
 _POLL_MS = const(2)
 
@@ -47,7 +48,8 @@ async def probe(port, config, evidence):
         count, took_ms, whole = await _download(port, plan, config.deadline_ms["throughput"])
     except OSError:  # what is not there is another probe's to tell
         return Result(OK, {})
-    if not count or (count < _LEAST_BYTES and whole):  # over too soon to be a rate
+    # Over too soon to be a rate, or begun too late.
+    if not count or (count < _LEAST_BYTES and (whole or took_ms < _LEAST_MS)):
         return Result(OK, {})
     kbit_s = count * 8 // max(1, took_ms)
     block = struct.pack(THROUGHPUT_FORMAT, kbit_s, min(count >> 10, 0xFFFE))

@@ -155,7 +155,7 @@ class ConfigTest(unittest.TestCase):
                 [dict(full()["services"][0], status="200")],
             ),
             "throughput.every": (0, 65536),
-            "throughput.bytes": (0, 1 << 25),
+            "throughput.bytes": (0, 16383, 1 << 25),
             "sensors": ("scd4x", ["scd4x"] * 4),
             "sensors.0": (["mq135"], [1], [[]]),
             "i2c": (21, None),

@@ -555,6 +555,15 @@ class ThroughputTest(Servers):
             measured.append(block.THROUGHPUT in self.probe(throughput).measures)
         self.assertEqual(measured, [False, True, False, False, True, False])
 
+    def test_a_little_before_the_deadline_is_no_rate(self):
+        async def late(connection):
+            await asyncio.sleep(0.7)
+            connection.send(b"HTTP/1.1 200 OK\r\n\r\n" + bytes(1000))
+            await asyncio.sleep(1)
+
+        result = self.download(late, deadline_ms=1000)
+        self.assertEqual((result.reason, result.measures), (OK, {}))
+
     def test_the_first_one_comes_by_chance(self):
         first = set()
         for _ in range(20):

@@ -286,6 +286,35 @@ def test_an_led_at_a_pin_that_is_not_there_stops_nothing(port: Repl) -> None:
     assert said == "no such pin\non it goes\n"
 
 
+def test_a_full_memory_of_numbers_stops_no_start(port: Repl) -> None:
+    said = port.run("""
+        import esp32
+        board.remember('led', 1)
+        esp32.NVS('netzpuls').erase_key('led')
+        store, count = esp32.NVS('full'), 0
+        try:
+            while True:
+                store.set_i32('n%d' % count, count)
+                store.commit()
+                count += 1
+        except OSError:
+            pass
+        try:
+            board.remember('led', 3)
+        except OSError:
+            print('full')
+        class Plan:
+            led = 2
+        board.wire(Plan)
+        print('on it goes')
+        while count:
+            count -= 1
+            store.erase_key('n%d' % count)
+        board.remember('led', 0)
+        """)
+    assert said == "full\non it goes\n"
+
+
 def test_the_driver_s_dhcp_client_cannot_be_started_twice(port: Repl) -> None:
     repl = port
     repl.run("board.link(); join('school', 'correct horse')")
