@@ -7,6 +7,9 @@ import threading
 from pathlib import Path
 
 import click
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
 
 from fleet.cli import EXIT_INTERRUPTED
 from fleet.cli.output import emit, json_option, print_document, progress, result
@@ -22,6 +25,8 @@ from hil.lab.namespace import enter
 from hil.lab.screen import Screen
 
 _NAME_WIDTH = 28
+_WIDE = 100  # from here on a fault's text has room beside its name
+_BENEATH = (0, 0, 0, 6)
 
 _dir_option = click.option(
     "--dir",
@@ -151,8 +156,16 @@ def _list(as_json: bool) -> None:
             if each.layer_name != layer and "+" not in each.name:
                 layer = each.layer_name
                 result.print(f"\n{layer}", style="bold")
-            result.print(f"  {each.name:{_NAME_WIDTH}} {each.text}", markup=False, soft_wrap=True)
-            result.print(f"  {'':{_NAME_WIDTH}} → {each.expected}", style="dim", soft_wrap=True)
+            text, expected = Text(each.text), Text(f"→ {each.expected}", "dim")
+            if result.width < _WIDE:
+                result.print(f"  {each.name}", markup=False)
+                result.print(Padding(text, _BENEATH), Padding(expected, _BENEATH), sep="")
+                continue
+            row = Table.grid(padding=(0, 1, 0, 0))
+            row.add_column(min_width=_NAME_WIDTH + 2)
+            row.add_row(Text(f"  {each.name}"), text)
+            row.add_row("", expected)
+            result.print(row)
 
     emit(document, show, as_json)
 

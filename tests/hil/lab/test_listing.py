@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
 
 import pytest
 from rich.console import Console
 
+from hil.lab.fault import catalogue
 from hil.lab.listing import Listing
+from tests.hil.lab.running import ROOT, lab_command
 
 _TITLES = ("site", "room", "board", "role", "faults", "verdict", "reports")
 _FAULTS = "dns-dead+internet-cut-behind-router, weak-signal"
@@ -51,3 +55,19 @@ def test_what_does_not_fit_stands_beneath_its_own_row_by_name() -> None:
     assert (first.split()[1], first.split()[-1]) == ("101", "14")
     assert beneath.strip() == f"faults: {_FAULTS}"
     assert second.split()[1] == "102"
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_the_list_of_faults_breaks_no_word(width: int) -> None:
+    done = subprocess.run(
+        lab_command("fault", "--list"),
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+        env=os.environ | {"COLUMNS": str(width), "PYTHONUTF8": "1"},
+    )
+    assert max(map(len, done.stdout.splitlines())) <= width
+    words = " ".join(done.stdout.split())
+    for fault in catalogue():
+        assert f" {fault.name} {fault.text} → {fault.expected}" in words
