@@ -73,7 +73,7 @@ def boards(lab: Laboratory) -> Listing:
         verdict, since_s = _verdict(board, now_s, lab.period_s)
         table.add(
             f"{board.place.site_name} {board.place.room}",
-            board.role,
+            board.role.rpartition("-")[2],  # a row is to fit into 80 columns
             Text(", ".join(lab.faults_of(board)), "magenta"),
             verdict,
             f"{since_s:.0f} s" if since_s is not None else "",
