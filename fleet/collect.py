@@ -231,7 +231,8 @@ class _Pull:
 def _count_gaps(city: Inventory, results: dict[str, Collected], found: Sequence[Gap]) -> None:
     for gap in found:
         board = city.boards.get(gap.device)
-        result = results.get(city.sites[board.site].gateway) if board else None
+        site = city.sites.get(board.site) if board else None  # a retired one's may be no more
+        result = results.get(site.gateway) if site else None
         if result:
             result.lost += gap.lost
             result.breaks += gap.breaks

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from fleet.text import printable
+
 PUBLIC = 0o644
 PRIVATE = 0o600
+
+# What is done under a lock takes milliseconds; who holds it longer hangs.
+PATIENCE_S = 30.0
+_POLL_S = 0.02
 
 
 def write(path: Path, content: bytes | str, mode: int = PUBLIC) -> None:
@@ -71,11 +79,38 @@ def hide_from_git(folder: Path) -> None:
 def locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold a folder's lock; the kernel gives it back when the process ends, however it ends.
 
-    Raises: BlockingIOError: another process holds it and `wait` is false.
+    Raises: BlockingIOError: another process holds it, for too long or when `wait` is false;
+        its `strerror` says which one.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    until = time.monotonic() + (PATIENCE_S if wait else 0)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= until:
+                    raise BlockingIOError(
+                        errno.EAGAIN, f"{_holder(descriptor)} is changing it", str(folder)
+                    ) from None
+                time.sleep(_POLL_S)
+            else:
+                break
         yield
     finally:
         os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    """Return who holds the lock on an open folder, as far as this machine knows."""
+    status = os.fstat(descriptor)
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    with contextlib.suppress(OSError, KeyError):
+        for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+            # "1: FLOCK ADVISORY WRITE 4711 fe:00:2204304 0 EOF"; "->" marks those that wait.
+            fields = line.split()
+            if fields[1] == "FLOCK" and fields[5] == f"{device}:{status.st_ino}":
+                process = Path("/proc") / fields[4]
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").strip()
+                return f"process {fields[4]} of {process.owner()} ({printable(command, 120)})"
+    return "another process"

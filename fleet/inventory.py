@@ -17,6 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from difflib import get_close_matches
 from ipaddress import IPv4Address
 from pathlib import Path
 from shlex import split
@@ -317,11 +318,35 @@ class Site(Table):
     service: Annotated[list[Service], Field(max_length=4)] | None = None
 
 
-class Board(Table):
-    """One board, as the registry knows it. Holds no secret."""
+class Stay(Table):
+    """A time in which a board hung in a room, and that is over.
+
+    Attributes:
+        since: None is from its first report on.
+        replaced_by: the board that took its place.
+    """
 
     site: Id
     room: str
+    since: datetime | None = None
+    until: datetime
+    replaced_by: BoardId | None = None
+
+
+class Board(Table):
+    """One board, as the registry knows it. Holds no secret.
+
+    Attributes:
+        since: since when it hangs there; None is from its first report on.
+        retired: when it was taken out of service.
+        replaced_by: the board that took its place then.
+        revoked: since when nothing is believed that it says; `revoked_because` is people's reason.
+        earlier: where it hung before, the first place first.
+    """
+
+    site: Id
+    room: str
+    since: datetime | None = None
     role: Role
     hardware: Id | None = None
     key_id: Annotated[int, Field(ge=1, le=65535)]
@@ -330,7 +355,11 @@ class Board(Table):
     agent: str
     enrolled: datetime
     certificate_expires: datetime
+    retired: datetime | None = None
+    replaced_by: BoardId | None = None
     revoked: datetime | None = None
+    revoked_because: Text | None = None
+    earlier: list[Stay] = Field(default_factory=list)
 
 
 class _InventoryFile(Table):
@@ -436,12 +465,28 @@ class Inventory:
                 hint=f"hardware there: {', '.join(sorted(self.hardware)) or 'none'}",
             ) from None
 
+    def board(self, board_id: str) -> Board:
+        """Return a board.
+
+        Raises: UsageError: the registry has no such board.
+        """
+        try:
+            return self.boards[board_id]
+        except KeyError:
+            alike = get_close_matches(board_id, self.boards, n=3)
+            raise UsageError(
+                f"no board {board_id!r} in {self.folder / REGISTRY_FILE}",
+                hint=f"did you mean {' or '.join(alike)}?" if alike else "see netzpuls board list",
+            ) from None
+
     def boards_of_gateway(self, gateway_id: str) -> dict[str, Board]:
-        """Return the boards that report to a gateway and are not revoked."""
+        """Return the boards that report to a gateway: neither retired nor revoked."""
         return {
             board_id: board
             for board_id, board in self.boards.items()
-            if self.sites[board.site].gateway == gateway_id and board.revoked is None
+            if board.retired is None
+            and board.revoked is None
+            and self.sites[board.site].gateway == gateway_id
         }
 
 
@@ -548,6 +593,8 @@ def _unfit_hardware(file: _InventoryFile) -> list[str]:
 def _dangling_boards(file: _InventoryFile, registry: _RegistryFile) -> list[str]:
     faults = []
     for board_id, board in registry.board.items():
+        if board.retired:
+            continue  # sites are closed and rooms renamed; what was there stays told
         site = file.site.get(board.site)
         if site is None:
             faults.append(f"{REGISTRY_FILE}: board {board_id} is at an unknown site {board.site!r}")

@@ -6,10 +6,11 @@ With the reports of a board sorted by time, report i of period P asserts its sta
     over (t[i-1], t[i]]     if t[i] - t[i-1] <= 2.5 P
     over (t[i] - P, t[i]]   otherwise, and for the first
 
-What no report covers is `unknown`; `excluded` windows are laid over the result. A site's line
-is `up` at an instant if a board there reaches the internet, `down` if none does and one that
-tried found it gone although its gateway answered, else `unknown`: a board whose internet
-probe gave no result (`untested`, `probe-failed`) is no evidence against the line.
+It counts for the subject that had the board then: the place in a room, which goes on when the
+board there is replaced. What no report covers is `unknown`; `excluded` windows are laid over the
+result. A site's line is `up` at an instant if a board there reaches the internet, `down` if none
+does and one that tried found it gone although its gateway answered, else `unknown`: a board whose
+internet probe gave no result (`untested`, `probe-failed`) is no evidence against the line.
 
 All of it is SQL over integer seconds; `tests/fleet/reference.py` says the same slowly.
 
@@ -20,7 +21,7 @@ Source: docs/fleet.md, "How time is counted".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,6 +32,8 @@ from fleet.period import Period
 
 Kind = Literal["board", "line"]
 
+FOREVER_S = 1 << 40
+
 # The longest grace that a u16 of seconds allows: so far beyond the edges of a period do
 # reports still say something about what lies within.
 _REACH_S = 65_535 * 5 // 2
@@ -40,12 +43,27 @@ _REACH_S = 65_535 * 5 // 2
 class Window:
     """A time in which a subject does not count: maintenance, or outside a calendar.
 
-    `subject` is a board's id or a site's; a site's window holds for its line and its boards.
+    `subject` is a board's id or a site's; a site's window holds for its line and its boards, a
+    board's also for where it hung before.
     """
 
     subject: str
     start_s: int
     end_s: int
+
+
+@dataclass(frozen=True)
+class Stint:
+    """A time in which a board's reports count for a subject, which is at one site.
+
+    A subject may have several boards one after the other, but never two at a time.
+    """
+
+    subject: str
+    board: str
+    site: str
+    start_s: int = 0
+    end_s: int = FOREVER_S
 
 
 @dataclass(frozen=True)
@@ -71,7 +89,8 @@ class Ledger:
     Args:
         connection: where `report` is; may be read-only.
         period: every subject's states sum to its length.
-        sites: the site of each board that has one. Boards without are in the ledger too.
+        stints: which board's reports count for whom, and when. Boards without any are in the
+            ledger too, as themselves; a board between its stints is not.
         excluded: windows laid over the result.
     """
 
@@ -79,12 +98,22 @@ class Ledger:
         self,
         connection: duckdb.DuckDBPyConnection,
         period: Period,
-        sites: Mapping[str, str],
+        stints: Iterable[Stint],
         excluded: Iterable[Window] = (),
     ) -> None:
         self.connection = connection
         self.period = period
-        _fill(connection, "placed", "subject VARCHAR, site VARCHAR", sites.items())
+        _fill(
+            connection,
+            "stint",
+            "subject VARCHAR, device VARCHAR, site VARCHAR, start_s BIGINT, end_s BIGINT",
+            ((s.subject, s.board, s.site, s.start_s, s.end_s) for s in stints),
+        )
+        connection.execute(
+            "CREATE OR REPLACE TEMP TABLE placed AS SELECT DISTINCT subject, site FROM stint "
+            "WHERE start_s < $end_s AND end_s > $start_s",
+            {"start_s": period.start_s, "end_s": period.end_s},
+        )
         _fill(
             connection,
             "excluded_window",
@@ -247,20 +276,23 @@ _ASSERTED = f"""
             CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END AS covered_s
         FROM spaced
     )
-    SELECT device AS subject,
-        greatest($start_s, at_s - covered_s) AS start_s,
-        least($end_s, at_s) AS end_s,
+    SELECT coalesce(stint.subject, device) AS subject,
+        greatest($start_s, at_s - covered_s, stint.start_s) AS start_s,
+        least($end_s, at_s, stint.end_s) AS end_s,
         CASE WHEN known THEN state ELSE {table.UNKNOWN} END AS state,
         layer,
         reason,
         known AND internet_reason IN ({_FINE}) AS reaches,
         known AND gateway_reason IN ({_FINE}) AND internet_reason IN ({_FAILED}) AS misses,
         internet_reason
-    FROM covering
+    FROM covering LEFT JOIN stint USING (device)
 """
 _BOARD_SUBJECTS = "SELECT subject FROM placed UNION SELECT subject FROM piece"
 _BOARD_WINDOWS = """
     SELECT subject, start_s, end_s FROM excluded_window
+    UNION ALL
+    SELECT stint.subject, greatest(stint.start_s, shut.start_s), least(stint.end_s, shut.end_s)
+    FROM stint JOIN excluded_window AS shut ON shut.subject = device
     UNION ALL
     SELECT placed.subject, start_s, end_s
     FROM placed JOIN excluded_window ON excluded_window.subject = site

@@ -55,17 +55,28 @@ def parse(start: str | None, end: str | None, zone: ZoneInfo, now_s: int) -> Per
     return Period(_seconds(start, zone, "--from", end_of_day=False), end_s)
 
 
+def moment(text: str, zone: ZoneInfo, option: str, now_s: int) -> int:
+    """Return a moment in the past that a user named; a date is that day's beginning.
+
+    Raises: UsageError: the text is no time, or lies in the future.
+    """
+    found_s = _seconds(text, zone, option, end_of_day=False)
+    if found_s > now_s:
+        raise UsageError(f"{option} {text!r} is in the future", hint=_HINT)
+    return found_s
+
+
 def _seconds(text: str, zone: ZoneInfo, option: str, *, end_of_day: bool) -> int:
     text = text.strip()
     try:
-        moment = _midnight(text, zone, days_on=end_of_day) or datetime.fromisoformat(text)
+        found = _midnight(text, zone, days_on=end_of_day) or datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text!r} is no date or time", hint=_HINT) from None
-    if moment.year < _FIRST_YEAR:
+    if found.year < _FIRST_YEAR:
         raise UsageError(f"{option} {text!r} is before all boards", hint=_HINT)
-    if moment.tzinfo is None:
-        moment = _local(moment, zone, f"{option} {text}")
-    return int(moment.timestamp())
+    if found.tzinfo is None:
+        found = _local(found, zone, f"{option} {text}")
+    return int(found.timestamp())
 
 
 def _midnight(text: str, zone: ZoneInfo, *, days_on: int) -> datetime | None:

@@ -10,8 +10,7 @@ Commands print it, the demo counts it, and both ask the same functions.
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,11 +19,12 @@ import duckdb
 
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
-from fleet import detail, outage
+from fleet import detail, outage, post
 from fleet.inventory import Inventory
-from fleet.ledger import Kind, Ledger, Window
+from fleet.ledger import FOREVER_S, Kind, Ledger, Stint, Window
 from fleet.outage import Outage
 from fleet.period import Period, iso
+from fleet.post import Post
 from fleet.store import Store
 
 # To find where an outage began, each look back is so many times as long as the one before.
@@ -76,11 +76,29 @@ class Tally:
 
 @dataclass(frozen=True)
 class BoardUptime:
-    """One board; `room` is empty if the registry does not know it."""
+    """The place of one board in a room; `room` is empty if the registry does not know it.
+
+    Attributes:
+        board: the one that held it last in the period.
+        stints: all that held it in the period, and since and until when.
+    """
 
     board: str
     room: str
     tally: Tally
+    stints: tuple[Stint, ...] = ()
+
+    def document(self, zone: ZoneInfo) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        held = [
+            {
+                "board": stint.board,
+                "since": iso(stint.start_s, zone) if stint.start_s else None,
+                "until": iso(stint.end_s, zone) if stint.end_s < FOREVER_S else None,
+            }
+            for stint in self.stints
+        ]
+        return {"board": self.board, "room": self.room, "held_by": held} | self.tally.document()
 
 
 @dataclass(frozen=True)
@@ -120,10 +138,7 @@ class Uptime:
                     "site": site.site,
                     "name": site.name,
                     "line": site.line.document(),
-                    "boards": [
-                        {"board": board.board, "room": board.room} | board.tally.document()
-                        for board in site.boards
-                    ],
+                    "boards": [board.document(self.zone) for board in site.boards],
                 }
                 for site in self.sites
             ],
@@ -160,8 +175,9 @@ class PlacedOutage:
         site: empty for a board that the registry does not know.
         site_name: what people call it.
         room: empty for a line.
-        alone_in_room: whether the room has no other board, so that it names this one.
+        alone_in_room: whether the room had no other board then, so that it names this one.
         effect: whether an outage of the site's line at the same time explains this one.
+        stints: which boards were there then, and since and until when.
         evidence: the report that began it, where that was asked for.
     """
 
@@ -171,7 +187,20 @@ class PlacedOutage:
     room: str
     alone_in_room: bool
     effect: bool
+    stints: tuple[Stint, ...] = ()
     evidence: Evidence | None = None
+
+    @property
+    def board(self) -> str:
+        """The board that was there last; empty for a line."""
+        if self.outage.kind == "line":
+            return ""
+        return self.stints[-1].board if self.stints else self.outage.subject
+
+    @property
+    def boards(self) -> tuple[str, ...]:
+        """The boards that saw it."""
+        return tuple(sorted({stint.board for stint in self.stints})) or self.outage.boards
 
     def document(self, zone: ZoneInfo) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -180,7 +209,7 @@ class PlacedOutage:
         return {
             "kind": found.kind,
             "site": self.site or None,
-            "board": found.subject if found.kind == "board" else None,
+            "board": self.board or None,
             "room": self.room or None,
             "start": iso(found.start_s, zone),
             "end": iso(found.end_s, zone),
@@ -197,7 +226,7 @@ class PlacedOutage:
                 }
                 for (layer, reason), seconds in found.causes.items()
             ],
-            "boards": list(found.boards),
+            "boards": list(self.boards),
             "effect_of_line": self.effect,
             "evidence": self.evidence.document(zone) if self.evidence else None,
         }
@@ -233,18 +262,25 @@ def uptime(
     if site:
         city.site(site)
         sites = [site]
+    places = {each.subject: each for each in post.posts(city)}
     with Store(city.folder).reading() as connection:
-        ledger = Ledger(connection, period, _places(city), excluded)
+        ledger = Ledger(connection, period, _stints(places), excluded)
         lines = _tallies(ledger, "line")
         boards = _tallies(ledger, "board")
     nothing = _nothing(period)
     by_site: dict[str, list[BoardUptime]] = {}
-    for board_id, tally in sorted(boards.items(), key=lambda item: _order(city, item[0])):
-        board = city.boards.get(board_id)
-        if board and board.revoked and not tally.known_s:
+    for subject, tally in boards.items():
+        place = places.get(subject)
+        if place is None:
+            by_site.setdefault("", []).append(BoardUptime(subject, "", tally))
             continue
-        place, room = (board.site, board.room) if board else ("", "")
-        by_site.setdefault(place, []).append(BoardUptime(board_id, room, tally))
+        stints = place.within(period.start_s, period.end_s)
+        board_id = stints[-1].board
+        if not city.boards[board_id].revoked or tally.known_s:
+            found_there = BoardUptime(board_id, place.room, tally, stints)
+            by_site.setdefault(place.site, []).append(found_there)
+    for there in by_site.values():
+        there.sort(key=_order)
     found = tuple(
         SiteUptime(
             each, city.sites[each].name, lines.get(each, nothing), tuple(by_site.get(each, ()))
@@ -279,7 +315,7 @@ def outages(
     """
     if site:
         city.site(site)
-    places = _places(city)
+    places = {each.subject: each for each in post.posts(city)}
     windows = list(excluded)
     end_s = max(period.end_s, int(time.time()) if now_s is None else now_s)
     with Store(city.folder).reading() as connection:
@@ -289,29 +325,39 @@ def outages(
         while True:
             found = [
                 each
-                for each in outage.find(Ledger(connection, Period(start_s, end_s), places, windows))
+                for each in outage.find(
+                    Ledger(connection, Period(start_s, end_s), _stints(places), windows)
+                )
                 if each.start_s < period.end_s and each.end_s > period.start_s
             ]
             if start_s <= floor_s or all(each.start_s > start_s for each in found):
                 break
             start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
-        placed = [each for each in _placed(city, found) if site in (None, each.site)]
+        placed = [each for each in _placed(city, places, found) if site in (None, each.site)]
         if with_evidence:
-            began = _began(connection, [each.outage for each in placed])
+            began = _began(connection, placed)
             placed = [replace(each, evidence=began.get(n)) for n, each in enumerate(placed)]
     return Outages(city.city.name, period, ZoneInfo(city.city.timezone), tuple(placed))
 
 
-def _began(connection: duckdb.DuckDBPyConnection, found: Sequence[Outage]) -> dict[int, Evidence]:
+def _began(
+    connection: duckdb.DuckDBPyConnection, found: Sequence[PlacedOutage]
+) -> dict[int, Evidence]:
     """Return the report that began each outage, by its place in the list.
 
     Of a board it is the first that says down; of a line the first of its boards that says so
     of the internet.
     """
     asked = [
-        (number, board, each.kind == "line", each.start_s, each.end_s)
+        (
+            number,
+            stint.board,
+            each.outage.kind == "line",
+            max(each.outage.start_s, stint.start_s),
+            min(each.outage.end_s, stint.end_s),
+        )
         for number, each in enumerate(found)
-        for board in each.boards
+        for stint in each.stints or [Stint("", each.board, "")]
     ]
     if not asked:
         return {}
@@ -350,23 +396,47 @@ _BEGAN = """
 """
 
 
-def _placed(city: Inventory, found: Sequence[Outage]) -> Iterator[PlacedOutage]:
+def _placed(
+    city: Inventory, places: Mapping[str, Post], found: Sequence[Outage]
+) -> Iterator[PlacedOutage]:
     """Yield the outages by start, each line's followed by those it explains."""
     lines = [each for each in found if each.kind == "line"]
     effects: dict[Outage, list[PlacedOutage]] = {line: [] for line in lines}
     causes = [
-        PlacedOutage(line, line.subject, _name(city, line.subject), "", False, False)
+        PlacedOutage(
+            line,
+            line.subject,
+            _name(city, line.subject),
+            "",
+            alone_in_room=False,
+            effect=False,
+            stints=tuple(
+                stint
+                for subject in line.boards
+                for stint in places[subject].within(line.start_s, line.end_s)
+            ),
+        )
         for line in lines
     ]
-    in_room = Counter((board.site, board.room) for board in city.boards.values())
+    in_room: dict[tuple[str, str], list[Post]] = {}
+    for place in places.values():
+        in_room.setdefault((place.site, place.room), []).append(place)
     for each in found:
         if each.kind == "line":
             continue
-        board = city.boards.get(each.subject)
-        site, room = (board.site, board.room) if board else ("", "")
+        there = places.get(each.subject)
+        site, room = (there.site, there.room) if there else ("", "")
+        others = in_room.get((site, room), [])
         explaining = [line for line in lines if _explains(line, site, each)]
-        alone = in_room[site, room] == 1
-        placed = PlacedOutage(each, site, _name(city, site), room, alone, bool(explaining))
+        placed = PlacedOutage(
+            each,
+            site,
+            _name(city, site),
+            room,
+            alone_in_room=sum(bool(o.within(each.start_s, each.end_s)) for o in others) == 1,
+            effect=bool(explaining),
+            stints=there.within(each.start_s, each.end_s) if there else (),
+        )
         (effects[explaining[0]] if explaining else causes).append(placed)
     for cause in sorted(causes, key=lambda item: item.outage.start_s):
         yield cause
@@ -387,13 +457,12 @@ def layer_name(number: int) -> str:
     return term.LAYERS[number] if number < len(term.LAYERS) else f"layer-{number}"
 
 
-def _places(city: Inventory) -> dict[str, str]:
-    return {board_id: board.site for board_id, board in city.boards.items()}
+def _stints(places: Mapping[str, Post]) -> list[Stint]:
+    return [stint for place in places.values() for stint in place.stints]
 
 
-def _order(city: Inventory, board_id: str) -> tuple[str, str]:
-    board = city.boards.get(board_id)
-    return (board.room if board else "", board_id)
+def _order(there: BoardUptime) -> tuple[str, str, int]:
+    return (there.room, there.board, there.stints[0].start_s if there.stints else 0)
 
 
 def _nothing(period: Period) -> Tally:

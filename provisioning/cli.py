@@ -1,4 +1,4 @@
-"""The command `netzpuls board`: flash, enrol and list boards."""
+"""The command `netzpuls board`; what concerns the registry alone is in `cli_registry`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import get_args
 import click
 from rich.console import Console
 
-from fleet import inventory
 from fleet.cli.output import city_option, emit, json_option, progress, result
-from fleet.inventory import Board, Role
+from fleet.inventory import Role
 from fleet.text import printable
+from provisioning import cli_registry
 from provisioning.application import Application
 from provisioning.display import Display
 from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, carry_out, plan
@@ -21,7 +21,16 @@ from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, carry_out, pla
 
 @click.group()
 def board() -> None:
-    """Flash, enrol and list boards."""
+    """Flash, enrol and list boards; say where they hang."""
+
+
+for command in (
+    cli_registry.list_boards,
+    cli_registry.move,
+    cli_registry.replace,
+    cli_registry.retire,
+):
+    board.add_command(command)
 
 
 @board.command()
@@ -91,22 +100,6 @@ def flash(
     emit(flashed.document(), lambda: _show_flashed(flashed), as_json)
 
 
-@board.command("list")
-@city_option
-@click.option("--site", metavar="S", help="Only this site's boards.")
-@json_option
-def list_boards(city: Path, site: str | None, as_json: bool) -> None:
-    """List the boards that the registry has."""
-    known = inventory.load(city)
-    if site is not None:
-        known.site(site)
-    boards = {i: b for i, b in sorted(known.boards.items()) if site in (None, b.site)}
-    document = {
-        "boards": [{"board": i, **b.model_dump(mode="json")} for i, b in boards.items()],
-    }
-    emit(document, lambda: _show_boards(boards), as_json)
-
-
 @contextlib.contextmanager
 def _interruptible(port: str) -> Iterator[None]:
     try:
@@ -148,40 +141,3 @@ def _show_image(image: Application, console: Console) -> None:
 
 def _say(text: str, console: Console = result) -> None:
     console.print(text, markup=False, soft_wrap=True)
-
-
-def _show_boards(boards: dict[str, Board]) -> None:
-    if not boards:
-        _say("No boards yet. The first one: netzpuls board flash --help")
-        return
-    rows = [
-        (
-            "board",
-            "site",
-            "room",
-            "role",
-            "hardware",
-            "key",
-            "agent",
-            "enrolled",
-            "certificate until",
-        )
-    ]
-    rows += [
-        (
-            board_id if entry.revoked is None else f"{board_id} (revoked)",
-            entry.site,
-            printable(entry.room),
-            entry.role,
-            entry.hardware or "-",
-            str(entry.key_id),
-            printable(entry.agent),
-            f"{entry.enrolled:%Y-%m-%d}",
-            f"{entry.certificate_expires:%Y-%m-%d}",
-        )
-        for board_id, entry in boards.items()
-    ]
-    # Not fitted to the terminal: an id that is cut is no id.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        _say("  ".join(map(str.ljust, row, widths)).rstrip())

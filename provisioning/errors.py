@@ -83,6 +83,12 @@ class EnrolmentError(NetzpulsError):
     code = "enrolment-failed"
 
 
+class RegistryError(NetzpulsError):
+    """The registry cannot be changed."""
+
+    code = "registry"
+
+
 class DiskError(NetzpulsError):
     """The board's file system is damaged, full, or not there."""
 

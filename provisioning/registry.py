@@ -11,6 +11,7 @@ is flashed, and take their names in the moment of enrolment.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,9 @@ import tomli_w
 
 from fleet import file, inventory, reportkey
 from fleet.inventory import REGISTRY_FILE, SECRETS_FOLDER, Board, Inventory
-from provisioning.errors import EnrolmentError
+from provisioning import assignment
+from provisioning.assignment import Change
+from provisioning.errors import EnrolmentError, RegistryError
 
 BOARDS_FOLDER = "boards"
 
@@ -75,7 +78,7 @@ class Enrolment:
                         f"somebody else enrolled {self._board_id} meanwhile",
                         hint="flash it again, at one desk",
                     )
-                boards[self._board_id] = board
+                boards[self._board_id] = assignment.enrolled(city, self._board_id, board)
                 self._take_names(render(boards))
         except OSError as error:
             raise self._failed(error) from None
@@ -128,9 +131,36 @@ def next_key_id(city: Inventory, board_id: str) -> int:
     return number
 
 
+def change(city: Path, decide: Callable[[Inventory], Change], *, dry_run: bool = False) -> Change:
+    """Change the registry in one step, held against everybody else.
+
+    Args:
+        city: its folder.
+        decide: says what is to change, looking at the registry as it is then.
+        dry_run: only say it.
+
+    Raises: RegistryError: the registry cannot be written, or somebody else holds it for too
+        long; it is as it was, then. And whatever `decide` raises.
+    """
+    if dry_run:
+        return decide(inventory.load(city))
+    try:
+        with file.locked(city):
+            known = inventory.load(city)
+            chosen = decide(known)
+            file.write(city / REGISTRY_FILE, render({**known.boards, **chosen.boards}))
+    except OSError as error:
+        raise RegistryError(
+            f"cannot change {city / REGISTRY_FILE}: {error.strerror or error}",
+            hint="nothing was changed: wait for that process, or see to rights and free space, "
+            "then run the command again",
+        ) from None
+    return chosen
+
+
 def render(boards: dict[str, Board]) -> str:
     """Return the registry's text: the same boards give the same text."""
     tables: dict[str, Any] = {
-        board_id: boards[board_id].model_dump(exclude_none=True) for board_id in sorted(boards)
+        board_id: boards[board_id].model_dump(exclude_defaults=True) for board_id in sorted(boards)
     }
     return _HEAD + tomli_w.dumps({"version": 1, "board": tables})

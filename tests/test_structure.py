@@ -131,7 +131,7 @@ def test_only_the_bench_and_tests_import_the_agent() -> None:
 
 
 OWN_ERRORS = re.compile(
-    r"(?!(OS|Value|Type|Timeout|Storage|_Damaged)Error)\w+Error"  # these reach no user as they are
+    r"(?!(OS|BlockingIO|Value|Type|Timeout|Storage|_Damaged)Error)\w+Error"  # these reach no user as they are
 )
 
 

@@ -28,9 +28,10 @@ from fleet.collect import (
     CollectionError,
     collect,
 )
+from fleet.ledger import FOREVER_S
 from fleet.outage import Outage
 from fleet.period import Period, duration, shown
-from fleet.report import Outages, PlacedOutage, Tally, Uptime
+from fleet.report import BoardUptime, Outages, PlacedOutage, Tally, Uptime
 
 # As far as a table's first column gives way on a narrow terminal.
 _LEAST_COLUMNS = 10
@@ -294,7 +295,7 @@ def show_uptime(answer: Uptime) -> None:
     for site in answer.sites:
         row(Text(site.name, "bold"), site.line)
         for board in site.boards:
-            row(Text(f"  {board.room}  {board.board}"), board.tally)
+            row(Text(f"  {board.room}  {_held(board, answer.zone)}"), board.tally)
     if len(answer.sites) > 1:
         table.add_section()
         row(Text("all lines", "bold"), answer.lines)
@@ -304,6 +305,16 @@ def show_uptime(answer: Uptime) -> None:
             row(Text(f"not registered  {board.board}"), board.tally)
     result.print(Text(f"{answer.city}, {_span(answer.period, answer.zone)}", "bold"))
     _print(table)
+
+
+def _held(there: BoardUptime, zone: ZoneInfo) -> str:
+    """Return who held a place: `np-2 (until 22 Nov 08:05:00 np-1)`."""
+    limits = [
+        f"until {_moment(stint.end_s, zone)} {stint.board}".removesuffix(there.board).rstrip()
+        for stint in there.stints
+        if stint.end_s < FOREVER_S
+    ]
+    return there.board + (f" ({', '.join(limits)})" if limits else "")
 
 
 def _hours(tally: Tally, state: int) -> Text:
@@ -353,7 +364,7 @@ def _moment(moment_s: int, zone: ZoneInfo) -> str:
 def _where(each: PlacedOutage) -> Text:
     if each.outage.kind == "line":
         return Text.assemble((each.site_name, "bold"), ", line")
-    room = each.room if each.alone_in_room else f"{each.room} {each.outage.subject}".strip()
+    room = each.room if each.alone_in_room else f"{each.room} {each.board}".strip()
     if each.effect:
         return Text(f"  {room}", "dim")
     return Text(f"{each.site_name or 'not registered:'} {room}")

@@ -5,12 +5,12 @@ Only for tests. It shares no code with `fleet/ledger.py`, only the table of reas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from firmware.linkreport import table
-from fleet.ledger import Window
+from fleet.ledger import Stint, Window
 
 
 class Row(NamedTuple):
@@ -103,55 +103,80 @@ def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[
 
 def ledger(
     rows: Sequence[Row],
-    sites: Mapping[str, str],
+    stints: Sequence[Stint],
     start_s: int,
     end_s: int,
     windows: Sequence[Window] = (),
 ) -> tuple[dict[str, list[Second]], dict[str, list[Second]]]:
-    """Return (state, layer, reason) of every board and of every line at every second."""
+    """Return (state, layer, reason) of every subject and of every line at every second."""
+    site_of = {s.subject: s.site for s in stints if s.start_s < end_s and s.end_s > start_s}
 
-    def shut(second: int, *subjects: str | None) -> bool:
-        return any(w.subject in subjects and w.start_s <= second < w.end_s for w in windows)
+    def shut(second: int, subject: str) -> bool:
+        names = {subject, site_of.get(subject)}
+        names |= {s.board for s in stints if s.subject == subject and _holds(s, second)}
+        return any(w.subject in names and w.start_s <= second < w.end_s for w in windows)
 
-    boards: dict[str, list[Second]] = {}
-    lines: dict[str, list[Second]] = {
-        site: [NOTHING] * (end_s - start_s) for site in sites.values()
+    held = {
+        device: holding(device, rows, start_s, end_s)
+        for device in {*(s.board for s in stints), *(row.device for row in rows)}
     }
-    said: dict[str, list[Row | None]] = {}
-    for device in {*sites, *(row.device for row in rows)}:
-        held = holding(device, rows, start_s, end_s)
-        for second in range(start_s, end_s):
-            if shut(second, device, sites.get(device)):
-                held[second - start_s] = None
-        said[device] = held
-        if device not in sites and not any(held):
-            continue
-        boards[device] = [
+    said: dict[str, list[Row | None]] = {subject: [None] * (end_s - start_s) for subject in site_of}
+    for device, seconds in held.items():
+        own = [stint for stint in stints if stint.board == device]
+        if not own and any(seconds):
+            said[device] = list(seconds)
+        for stint in own:
+            for number, row in enumerate(seconds):
+                if row is not None and _holds(stint, start_s + number):
+                    said[stint.subject][number] = row
+    for subject, seconds in said.items():
+        for number in range(end_s - start_s):
+            if shut(start_s + number, subject):
+                seconds[number] = None
+    boards = {
+        subject: [
             EXCLUDED
-            if shut(start_s + number, device, sites.get(device))
+            if shut(start_s + number, subject)
             else NOTHING
             if row is None
             else (row.state if row.state in (1, 2, 3) else table.UNKNOWN, row.layer, row.reason)
-            for number, row in enumerate(held)
+            for number, row in enumerate(seconds)
         ]
-    for site, line in lines.items():
-        for number in range(end_s - start_s):
-            known = [
-                row
-                for device, place in sites.items()
-                if place == site
-                and (row := said[device][number]) is not None
-                and row.state in (table.UP, table.DEGRADED, table.DOWN)
-            ]
-            works = (table.UP, table.DEGRADED)
-            if shut(start_s + number, site):
-                line[number] = EXCLUDED
-            elif any(table.reason_state(row.internet_reason) in works for row in known):
-                line[number] = (table.UP, 0, 0)
-            elif any(
-                table.reason_state(row.gateway_reason) in works
-                and table.reason_state(row.internet_reason) == table.DOWN
-                for row in known
-            ):
-                line[number] = (table.DOWN, table.INTERNET, 0)
+        for subject, seconds in said.items()
+    }
+    lines = {
+        site: [
+            _line(
+                [
+                    seconds[number]
+                    for subject, seconds in said.items()
+                    if site_of.get(subject) == site
+                ]
+            )
+            if not any(
+                w.subject == site and w.start_s <= start_s + number < w.end_s for w in windows
+            )
+            else EXCLUDED
+            for number in range(end_s - start_s)
+        ]
+        for site in set(site_of.values())
+    }
     return boards, lines
+
+
+def _holds(stint: Stint, second: int) -> bool:
+    return stint.start_s <= second < stint.end_s
+
+
+def _line(rows: Sequence[Row | None]) -> Second:
+    known = [r for r in rows if r and r.state in (table.UP, table.DEGRADED, table.DOWN)]
+    works = (table.UP, table.DEGRADED)
+    if any(table.reason_state(row.internet_reason) in works for row in known):
+        return (table.UP, 0, 0)
+    if any(
+        table.reason_state(row.gateway_reason) in works
+        and table.reason_state(row.internet_reason) == table.DOWN
+        for row in known
+    ):
+        return (table.DOWN, table.INTERNET, 0)
+    return NOTHING

@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from firmware.linkreport import table
 from fleet import store
-from fleet.ledger import Interval, Kind, Ledger, Window
+from fleet.ledger import Interval, Kind, Ledger, Stint, Window
 from fleet.period import Period
 from tests.fleet import reference
 from tests.fleet.reference import Row
 
-SITES = {"a1": "school-a", "a2": "school-a", "b1": "school-b"}
+STINTS = [
+    Stint("a1", "a1", "school-a"),
+    Stint("a2", "a2", "school-a"),
+    Stint("b1", "b1", "school-b"),
+]
 NOW_S = 1_000_000
 COLUMNS = ", ".join(Row._fields)
 
@@ -35,12 +39,13 @@ def _ledger(
     rows: Sequence[Row],
     period: Period,
     windows: Sequence[Window] = (),
+    stints: Sequence[Stint] = tuple(STINTS),
 ) -> Ledger:
     connection.execute("TRUNCATE report")
     with connection.appender("report", columns=list(Row._fields)) as appender:
         for row in rows:
             appender.append_row(*row)
-    return Ledger(connection, period, SITES, windows)
+    return Ledger(connection, period, stints, windows)
 
 
 def _seconds(ledger: Ledger, kind: Kind) -> dict[str, list[reference.Second]]:
@@ -76,10 +81,28 @@ ROWS = st.builds(
 )
 WINDOWS = st.builds(
     Window,
-    subject=st.sampled_from(["a1", "b1", "school-a", "school-b", "nobody"]),
+    subject=st.sampled_from(["a1", "b1", "a1/0", "school-a", "school-b", "nobody"]),
     start_s=st.integers(NOW_S - 10, NOW_S + 50),
     end_s=st.integers(NOW_S - 10, NOW_S + 50),
 )
+
+
+@st.composite
+def _places(draw: st.DrawFn) -> list[Stint]:
+    """Return stints as moves and replacements make them."""
+    if draw(st.booleans()):
+        return STINTS
+    moved_s, replaced_s = sorted(draw(st.tuples(*[st.integers(NOW_S - 5, NOW_S + 45)] * 2)))
+    return [
+        Stint("a1/0", "a1", "school-a", 0, moved_s),
+        # a1 moves to school-b; there b1 takes its place, which hung nowhere until then.
+        Stint("b1", "a1", "school-b", moved_s, replaced_s),
+        Stint("b1", "b1", "school-b", replaced_s),
+        Stint("a2", "a2", "school-a", draw(st.integers(0, 1)) * moved_s),
+    ]
+
+
+PLACES = _places()
 
 
 @settings(max_examples=60, deadline=None)
@@ -87,19 +110,22 @@ WINDOWS = st.builds(
     rows=st.lists(ROWS, max_size=25, unique_by=lambda row: (row.device, row.key_id, row.seq)),
     windows=st.lists(WINDOWS, max_size=4),
     length_s=st.integers(1, 40),
+    stints=PLACES,
     seed=st.integers(0, 5),
 )
 def test_sql_and_reference_agree_at_every_second(
     connection: duckdb.DuckDBPyConnection,
+    *,
     rows: list[Row],
     windows: list[Window],
     length_s: int,
+    stints: list[Stint],
     seed: int,
 ) -> None:
     period = Period(NOW_S, NOW_S + length_s)
     random.Random(seed).shuffle(rows)
-    ledger = _ledger(connection, rows, period, windows)
-    boards, lines = reference.ledger(rows, SITES, period.start_s, period.end_s, windows)
+    ledger = _ledger(connection, rows, period, windows, stints)
+    boards, lines = reference.ledger(rows, stints, period.start_s, period.end_s, windows)
     assert _seconds(ledger, "board") == boards
     assert _seconds(ledger, "line") == lines
     for kind in ("board", "line"):
@@ -121,7 +147,7 @@ def test_gaps_around_the_grace(
         at_s += gap_s
         rows.append(_up("a1", seq, at_s, period_s=period_s))
     period = Period(NOW_S, NOW_S + 100)
-    boards, lines = reference.ledger(rows, SITES, period.start_s, period.end_s)
+    boards, lines = reference.ledger(rows, STINTS, period.start_s, period.end_s)
     ledger = _ledger(connection, rows, period)
     assert _seconds(ledger, "board") == boards
     assert _seconds(ledger, "line") == lines
@@ -277,7 +303,7 @@ def test_the_line_is_blamed_only_on_evidence(connection: duckdb.DuckDBPyConnecti
 
 
 def test_a_window_of_a_site_holds_for_its_boards(connection: duckdb.DuckDBPyConnection) -> None:
-    rows = [_down(_up(device, 1, NOW_S + 60)) for device in SITES]
+    rows = [_down(_up(device, 1, NOW_S + 60)) for device in ("a1", "a2", "b1")]
     ledger = _ledger(
         connection, rows, Period(NOW_S, NOW_S + 60), [Window("school-a", NOW_S - 5, NOW_S + 20)]
     )

@@ -1,0 +1,217 @@
+"""`netzpuls board`: the verbs that need no board at the desk, only the registry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+
+from fleet import inventory, period
+from fleet.cli.output import city_option, emit, json_option, result
+from fleet.errors import UsageError
+from fleet.inventory import Board, Inventory
+from fleet.text import printable
+from provisioning import assignment, registry
+from provisioning.assignment import Change
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_at_option = click.option(
+    "--at",
+    metavar="WHEN",
+    help="Since when: a date or time in the past, in the city's time zone.  [default: now]",
+)
+
+
+def _changing_options(command: Decorated) -> Decorated:
+    for option in (
+        json_option,
+        click.option("--dry-run", is_flag=True, help="Say what would change; change nothing."),
+        city_option,
+    ):
+        command = option(command)
+    return command
+
+
+@click.command("list")
+@city_option
+@click.option("--site", metavar="S", help="Only this site's boards.")
+@json_option
+def list_boards(city: Path, site: str | None, as_json: bool) -> None:
+    """List the boards that the registry has."""
+    known = inventory.load(city)
+    if site is not None:
+        known.site(site)
+    boards = {i: b for i, b in sorted(known.boards.items()) if site in (None, b.site)}
+    document = {
+        "boards": [{"board": i, **b.model_dump(mode="json")} for i, b in boards.items()],
+    }
+    emit(document, lambda: _show_boards(boards), as_json)
+
+
+@click.command()
+@click.argument("board_id", metavar="BOARD")
+@click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
+@click.option("--room", required=True, metavar="R", help="One of the site's rooms.")
+@_at_option
+@_changing_options
+def move(
+    board_id: str,
+    *,
+    city: Path,
+    site: str,
+    room: str,
+    at: str | None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Say that a board hangs in another room.
+
+    Its reports before that stay those of the old room. If the new place has another WLAN,
+    gateway or services, the board must be flashed again, and the command for that is shown.
+    """
+
+    def decide(known: Inventory) -> Change:
+        return assignment.move(known, board_id, site, room, _moment(known, at))
+
+    _carry_out(city, decide, dry_run, as_json)
+
+
+@click.command()
+@click.argument("old", metavar="OLD")
+@click.argument("new", metavar="NEW")
+@_at_option
+@_changing_options
+def replace(
+    old: str, new: str, *, city: Path, at: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Let one board take another's place.
+
+    It takes over site, room, role and hardware, and the room's history goes on: until then by
+    the old board's reports, from then on by the new one's. The old one is retired.
+    """
+
+    def decide(known: Inventory) -> Change:
+        return assignment.replace(known, old, new, _moment(known, at))
+
+    _carry_out(city, decide, dry_run, as_json)
+
+
+@click.command()
+@click.argument("board_id", metavar="BOARD")
+@click.option("--undo", is_flag=True, help="Take it back into service.")
+@_at_option
+@_changing_options
+def retire(
+    board_id: str, *, city: Path, undo: bool, at: str | None, dry_run: bool, as_json: bool
+) -> None:
+    """Take a board out of service.
+
+    What it reported stays counted. A board that was lost or stolen is to be revoked instead.
+    """
+
+    def decide(known: Inventory) -> Change:
+        if undo and at:
+            raise UsageError("--undo holds from now on", hint="leave out --at")
+        if undo:
+            return assignment.reinstate(known, board_id)
+        return assignment.retire(known, board_id, _moment(known, at))
+
+    _carry_out(city, decide, dry_run, as_json)
+
+
+def _moment(known: Inventory, at: str | None) -> datetime | None:
+    if at is None:
+        return None
+    seconds = period.moment(at, ZoneInfo(known.city.timezone), "--at", int(time.time()))
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _carry_out(
+    city: Path, decide: Callable[[Inventory], Change], dry_run: bool, as_json: bool
+) -> None:
+    change = registry.change(city, decide, dry_run=dry_run)
+    zone = ZoneInfo(inventory.load(city).city.timezone)
+    document = {"dry_run": dry_run, **change.document()}
+    emit(document, lambda: _show_change(change, zone, dry_run), as_json)
+
+
+def _show_change(change: Change, zone: ZoneInfo, dry_run: bool) -> None:
+    for board_id, board in change.boards.items():
+        _say(f"{board_id}: {_standing(board, zone)}")
+    for note in change.notes:
+        _say(f"note: {note}")
+    if change.command:
+        _say(
+            f"note: it must be flashed again, because of its {', '.join(change.differs)}: "
+            f"{change.command}"
+        )
+    if dry_run:
+        _say("Nothing was changed. Run the command without --dry-run.")
+
+
+def _standing(board: Board, zone: ZoneInfo) -> str:
+    place = f"{board.site}, {printable(board.room)}"
+    if board.retired:
+        after = f", replaced by {board.replaced_by}" if board.replaced_by else ""
+        return f"retired since {_shown(board.retired, zone)}{after}; it was in {place}"
+    since = f" since {_shown(board.since, zone)}" if board.since else ""
+    return f"{place}, {board.role}{since}"
+
+
+def _shown(moment: datetime, zone: ZoneInfo) -> str:
+    return period.shown(int(moment.timestamp()), zone)
+
+
+def _say(text: str) -> None:
+    result.print(text, markup=False, soft_wrap=True)
+
+
+def _show_boards(boards: Mapping[str, Board]) -> None:
+    if not boards:
+        _say("No boards yet. The first one: netzpuls board flash --help")
+        return
+    rows = [
+        (
+            "board",
+            "site",
+            "room",
+            "role",
+            "hardware",
+            "key",
+            "agent",
+            "enrolled",
+            "certificate until",
+        )
+    ]
+    rows += [
+        (
+            board_id + _mark(entry),
+            entry.site,
+            printable(entry.room),
+            entry.role,
+            entry.hardware or "-",
+            str(entry.key_id),
+            printable(entry.agent),
+            f"{entry.enrolled:%Y-%m-%d}",
+            f"{entry.certificate_expires:%Y-%m-%d}",
+        )
+        for board_id, entry in boards.items()
+    ]
+    # Not fitted to the terminal: an id that is cut is no id.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        _say("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+def _mark(entry: Board) -> str:
+    if entry.revoked:
+        return " (revoked)"
+    if entry.retired:
+        return f" (replaced by {entry.replaced_by})" if entry.replaced_by else " (retired)"
+    return ""
