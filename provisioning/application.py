@@ -14,25 +14,26 @@ import hashlib
 import operator
 import struct
 import threading
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.text import printable
 from provisioning.errors import ImageError
+from provisioning.region import Region
 
 CHIP = "ESP32"
 START = 0x1000
+TABLE_ADDRESS = 0x8000
+TABLE_BYTES = 0xC00
 OFFICIAL = "https://micropython.org/download/ESP32_GENERIC/"
 
 _LONGEST_BYTES = 16 << 20  # the largest flash of an ESP32; a device may have no end
-_TABLE_ADDRESS = 0x8000
-_TABLE_BYTES = 0xC00
 _ENTRY = struct.Struct("<2sBBII16sI")
 _ENTRY_MAGIC = b"\xaa\x50"
 _DIGEST_MAGIC = b"\xeb\xeb" + b"\xff" * 14
 _APPLICATION, _DATA = 0, 1
 _NVS = 2
+OTA = 0  # subtype of the partition that says which application starts
 
 # The application's own description, at the start of its first segment.
 _DESCRIPTION = struct.Struct("<I12x32s32s")
@@ -71,16 +72,19 @@ class Application:
     Attributes:
         version: what it says of itself, "" if nothing.
         stand_in: it only starts on virtual boards.
+        data: the partitions that the board writes itself, but the file system: settings, which
+            application starts, radio calibration.
+        regions: what is to be written: all of the image but these.
     """
 
     path: Path
     content: bytes = field(repr=False)
-    deflated: bytes = field(repr=False)
     sha256: str
     version: str
     stand_in: bool
     file_system: Partition
-    settings: Partition
+    data: tuple[Partition, ...]
+    regions: tuple[Region, ...] = field(repr=False)
 
     @property
     def end(self) -> int:
@@ -129,8 +133,8 @@ def _parse(path: Path, content: bytes) -> Application:
         raise _DamagedError("its partition table names no application")
     _check_firmware(content, applications[0].offset, "application")
     file_system = next((p for p in partitions if p.label == "vfs"), None)
-    settings = next((p for p in partitions if (p.type, p.subtype) == (_DATA, _NVS)), None)
-    if file_system is None or settings is None:
+    data = tuple(p for p in partitions if p.type == _DATA and p is not file_system)
+    if file_system is None or not any(p.subtype == _NVS for p in data):
         raise _DamagedError("its partition table names no vfs or no nvs partition")
     if START + len(content) > file_system.offset:
         raise _DamagedError("it reaches into its own vfs partition")
@@ -138,29 +142,34 @@ def _parse(path: Path, content: bytes) -> Application:
     return Application(
         path=path,
         content=content,
-        deflated=_deflate(content),
         sha256=hashlib.sha256(content).hexdigest(),
         version=version,
         stand_in=project == _STAND_IN,
         file_system=file_system,
-        settings=settings,
+        data=data,
+        regions=_regions(content, data),
     )
 
 
-def _deflate(content: bytes) -> bytes:
+def _regions(content: bytes, data: tuple[Partition, ...]) -> tuple[Region, ...]:
     """Deflate an image once for a whole tray of boards: it takes a second."""
     with _deflating:
-        return _deflated(content)
+        return _deflated(content, data)
 
 
 @functools.lru_cache(maxsize=1)
-def _deflated(content: bytes) -> bytes:
-    return zlib.compress(content, 9)
+def _deflated(content: bytes, data: tuple[Partition, ...]) -> tuple[Region, ...]:
+    regions, at, end = [], START, START + len(content)
+    for start, after in [*sorted((p.offset, p.offset + p.size) for p in data), (end, end)]:
+        if at < min(start, end):
+            regions.append(Region.of(at, content[at - START : min(start, end) - START]))
+        at = max(at, after)
+    return tuple(regions)
 
 
 def _partitions(content: bytes) -> list[Partition]:
-    at = _TABLE_ADDRESS - START
-    table = content[at : at + _TABLE_BYTES]
+    at = TABLE_ADDRESS - START
+    table = content[at : at + TABLE_BYTES]
     partitions = []
     for offset in range(0, len(table) - _ENTRY.size + 1, _ENTRY.size):
         entry = table[offset : offset + _ENTRY.size]
@@ -175,7 +184,7 @@ def _partitions(content: bytes) -> list[Partition]:
         name = label.rstrip(b"\0").decode("ascii", "replace")
         partitions.append(Partition(name, kind, subtype, start, size))
     if not partitions:
-        raise _DamagedError(f"it holds no partition table at {_TABLE_ADDRESS:#x}")
+        raise _DamagedError(f"it holds no partition table at {TABLE_ADDRESS:#x}")
     return partitions
 
 

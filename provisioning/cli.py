@@ -66,6 +66,7 @@ for command in (
     is_flag=True,
     help="Take a board that the registry has elsewhere, or as revoked.",
 )
+@click.option("--renew", is_flag=True, help="Give the board a new key and certificate.")
 @click.option("--dry-run", is_flag=True, help="Check all that can be checked; touch nothing.")
 @json_option
 def flash(
@@ -79,17 +80,21 @@ def flash(
     image: Path | None,
     baud: int,
     reassign: bool,
+    renew: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Turn the board on a port into one of the city's boards.
 
     Writes MicroPython, the agent, configuration and identity, checks them, waits for the
-    board's self-test and enrols it. A board that fails is not enrolled. Flashing a board
-    again gives it a new key and certificate.
+    board's self-test and enrols it. A board that fails is not enrolled: the same command goes
+    on where it stopped. Of a board that is enrolled already only what differs is written; it
+    keeps its identity and the reports that it holds, unless --renew is given.
     """
     planned = plan(
-        FlashRequest(city, port, site, room, role, image, baud, reassign, hardware=hardware)
+        FlashRequest(
+            city, port, site, room, role, image, baud, reassign, hardware=hardware, renew=renew
+        )
     )
     if dry_run:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
@@ -107,7 +112,7 @@ def _interruptible(port: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _say(
             f"The board on {port} is not enrolled and may be half written: "
-            "run the same command again.",
+            "run the same command again; it goes on where it stopped.",
             progress,
         )
         raise

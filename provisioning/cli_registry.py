@@ -16,8 +16,9 @@ from fleet.cli.output import city_option, emit, json_option, result
 from fleet.errors import UsageError
 from fleet.inventory import Board, Inventory
 from fleet.text import printable
-from provisioning import assignment, registry
+from provisioning import assignment, journal, registry
 from provisioning.assignment import Change
+from provisioning.journal import Pending
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -43,15 +44,22 @@ def _changing_options(command: Decorated) -> Decorated:
 @click.option("--site", metavar="S", help="Only this site's boards.")
 @json_option
 def list_boards(city: Path, site: str | None, as_json: bool) -> None:
-    """List the boards that the registry has."""
+    """List the boards that the registry has, and those that were begun and not finished."""
     known = inventory.load(city)
     if site is not None:
         known.site(site)
     boards = {i: b for i, b in sorted(known.boards.items()) if site in (None, b.site)}
+    pending = journal.boards(city) if site is None else []
     document = {
         "boards": [{"board": i, **b.model_dump(mode="json")} for i, b in boards.items()],
+        "unfinished": [each.document() for each in pending],
     }
-    emit(document, lambda: _show_boards(boards), as_json)
+
+    def show() -> None:
+        _show_boards(boards)
+        _show_unfinished(pending)
+
+    emit(document, show, as_json)
 
 
 @click.command()
@@ -170,6 +178,14 @@ def _shown(moment: datetime, zone: ZoneInfo) -> str:
 
 def _say(text: str) -> None:
     result.print(text, markup=False, soft_wrap=True)
+
+
+def _show_unfinished(boards: list[Pending]) -> None:
+    for each in boards:
+        why = printable(each.problem) or "it was cut"
+        _say(f"{each.board} is not finished: {each.stage}, {each.since:%Y-%m-%d %H:%M} UTC: {why}")
+    if boards:
+        _say("Flash them again: each goes on where it stopped.")
 
 
 def _show_boards(boards: Mapping[str, Board]) -> None:

@@ -27,6 +27,8 @@ STAGES = {
     "enrol": "enrol",
 }
 
+_NOTHING_SENT = dict.fromkeys(("application", "file system"), "already there")
+
 
 class Display:
     """Shows the stages of one board, with bytes on the line and their rate."""
@@ -87,7 +89,8 @@ class Display:
             total = self._last.total_bytes or 1
             self._bars.update(self._task, total=total, completed=total)
             return
-        parts = [f"{time.monotonic() - self._begin:.1f} s", self._sent(self._last)]
+        sent = self._sent(self._last) or _NOTHING_SENT.get(self._last.stage, "")
+        parts = [f"{time.monotonic() - self._begin:.1f} s", sent]
         self._console.print(
             f"{STAGES[self._last.stage]}: {', '.join(filter(None, parts))}",
             markup=False,

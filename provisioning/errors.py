@@ -77,6 +77,12 @@ class ReassignError(UsageError):
     code = "board-elsewhere"
 
 
+class JournalError(NetzpulsError):
+    """What is under way at the desk cannot be noted, or not be read."""
+
+    code = "journal"
+
+
 class EnrolmentError(NetzpulsError):
     """The board's files cannot be written into the city's folder."""
 

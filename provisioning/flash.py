@@ -10,36 +10,49 @@ import contextlib
 import secrets
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import serial
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
 
-from fleet import authority, inventory
+from fleet import authority, inventory, reportkey
 from fleet.authority import Authority
-from fleet.inventory import NO_HARDWARE, Board, Inventory, Role
+from fleet.errors import NetzpulsError
+from fleet.inventory import NO_HARDWARE, SECRETS_FOLDER, Board, Inventory, Role
 from fleet.text import printable
 from provisioning import (
     application,
     configuration,
+    content,
     disk,
     hashkey,
     image,
+    journal,
     port,
     registry,
     root,
     selftest,
 )
-from provisioning.application import Application
-from provisioning.errors import ChipError, ReassignError
-from provisioning.session import Advance, Region, Session
+from provisioning.application import OTA, Application
+from provisioning.disk import Disk
+from provisioning.errors import ChipError, DiskError, ReassignError
+from provisioning.journal import Pending
+from provisioning.region import Region
+from provisioning.session import Advance, Session
 
 BAUD = 921600
 SELF_TEST_S = 60.0
 REPORT_KEY_BYTES = 32
+# A certificate that ends sooner is made anew when its board is on the desk.
+RENEW_BEFORE = timedelta(days=365)
+
+_PRIVATE_KEY_BYTES = 138  # an ECDSA P-256 key as PKCS #8 in DER
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,7 @@ class FlashRequest:
         reassign: take a board that the registry has elsewhere or as revoked.
         hardware: what hangs on the board, by the inventory; "none" for nothing, None for what
             the registry says of it.
+        renew: give the board a new identity, even if the one that it has is good.
     """
 
     city: Path
@@ -65,6 +79,7 @@ class FlashRequest:
     reassign: bool = False
     self_test_s: float = SELF_TEST_S
     hardware: str | None = None
+    renew: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,10 +197,10 @@ def flash_board(
 
     Args:
         request: which board, and what it is to become.
-        on_progress: told each step; what it raises stops the work, with nothing left behind.
+        on_progress: told each step; what it raises stops the work.
 
-    Raises: NetzpulsError: with what happened to which board and what to do. The city's folder
-        is as it was, then.
+    Raises: NetzpulsError: with what happened to which board and what to do. The registry is as
+        it was, then; the journal holds what the next run goes on with.
     """
     return carry_out(plan(request), on_progress)
 
@@ -203,6 +218,7 @@ class _Flashing:
         self._request = planned.request
         self._on_progress = on_progress
         self._board = ""
+        self._pending: Pending | None = None
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Flashed:
@@ -211,7 +227,8 @@ class _Flashing:
         line = port.open_port(self._request.port)
         try:
             entry, self_test = self._run(line, ca)
-        except BaseException:
+        except BaseException as error:
+            self._note(error)
             # Whatever is in its flash: a board is not left waiting in its boot loader.
             with contextlib.suppress(OSError, termios.error):
                 if port.has_reset_line(line):
@@ -236,50 +253,33 @@ class _Flashing:
                 session = stack.enter_context(Session(line, request.baud))
             self._board = "np-" + session.mac.replace(":", "")
             with self._stage("prepare"):
-                key_id, hardware = self._admit(session)
+                known, hardware = self._admit(session)
                 hash_key = hashkey.ensure(request.city)
-                report_key = secrets.token_bytes(REPORT_KEY_BYTES)
-                identity = ca.issue_board(self._board)
-                enrolment = stack.enter_context(
-                    registry.Enrolment(
-                        request.city, self._board, key_id, report_key, identity.certificate_pem
-                    )
-                )
-                extents = disk.fresh(
-                    self._plan.files
-                    | {
-                        "config.json": _configuration(
-                            request,
-                            self._plan.inventory,
-                            self._plan.wlan_keys,
-                            board=self._board,
-                            key_id=key_id,
-                            hardware=hardware,
-                            hash_key=hash_key,
-                        ),
-                        "identity/ca.der": ca.certificate_der,
-                        "identity/board.der": identity.certificate_der,
-                        "identity/board.key.der": identity.key_der,
-                        "identity/report.key": report_key,
-                    },
-                    parts.file_system.size,
-                )
+                there = self._found(session, known, hardware, hash_key, ca)
+                self._pending = pending = self._identity(known, there, ca)
+                journal.save(request.city, pending)
+                files = self._files(pending, hardware, hash_key, ca)
+                if pending.keeps and there:
+                    extents = content.update(there, files)
+                else:
+                    extents = disk.fresh(files, parts.file_system.size)
                 start = parts.file_system.offset
                 file_system = [Region.of(start + each.offset, each.content) for each in extents]
-            program = Region(application.START, parts.content, parts.deflated)
-            self._write(session, "application", [program])
-            # Settings of an earlier life would be taken for this one's.
-            if not application.START <= parts.settings.offset < parts.end:
-                session.erase(parts.settings.offset, parts.settings.size)
+            is_new = self._write(session, "application", parts.regions)
+            # What an earlier life left there would be taken for this one's. The settings of a
+            # board that goes on are its own; which application starts is the new one's.
+            for area in parts.data:
+                if not pending.keeps or (is_new and area.subtype == OTA):
+                    session.erase(area.offset, area.size)
             self._write(session, "file system", file_system)
             with self._stage("self-test"):
                 session.restart()
-                hidden = (*self._plan.wlan_keys.values(), report_key.hex(), hash_key.hex())
+                secrets = (pending.report_key.hex(), hash_key.hex())
                 self_test = selftest.read(
                     line,
                     self._board,
                     request.self_test_s,
-                    hidden,
+                    (*self._plan.wlan_keys.values(), *secrets),
                     lambda: self._say("self-test"),
                 )
             with self._stage("enrol"):
@@ -288,18 +288,102 @@ class _Flashing:
                     room=request.room,
                     role=request.role,
                     hardware=hardware,
-                    key_id=key_id,
+                    key_id=pending.key_id,
                     chip=session.chip,
                     mac=session.mac,
                     agent=str(self_test.get("agent", "")),
                     enrolled=datetime.now(UTC).replace(microsecond=0),
-                    certificate_expires=identity.certificate.not_valid_after_utc,
+                    certificate_expires=pending.certificate().not_valid_after_utc,
                 )
-                enrolment.commit(entry)
+                registry.enrol(
+                    request.city,
+                    self._board,
+                    entry,
+                    report_key=pending.report_key,
+                    certificate_pem=_pem(pending.certificate()),
+                )
+                journal.discard(request.city, self._board)
         return entry, self_test
 
-    def _admit(self, session: Session) -> tuple[int, str | None]:
-        """Return the next key's number and the hardware if this board may be enrolled here.
+    def _found(
+        self,
+        session: Session,
+        known: Board | None,
+        hardware: str | None,
+        hash_key: bytes,
+        ca: Authority,
+    ) -> Disk | None:
+        """Open the file system of a board that may keep it."""
+        city = self._request.city
+        if known is None or known.revoked or self._request.renew:
+            return None
+        stored = reportkey.read(city / SECRETS_FOLDER, self._board, known.key_id)
+        certificate = registry.certificate(city, self._board)
+        if stored is None or certificate is None:
+            return None
+        pending = Pending(
+            self._board, known.key_id, stored, _der(certificate), bytes(_PRIVATE_KEY_BYTES)
+        )
+        likely = self._files(pending, hardware, hash_key, ca)
+        return content.found(session, self._plan.application, likely)
+
+    def _identity(self, known: Board | None, there: Disk | None, ca: Authority) -> Pending:
+        """Return who the board is to be: who it is, whom a run that was cut made it, or new."""
+        city = self._request.city
+        begun = journal.load(city, self._board)
+        held = self._held(known, there, ca)
+        if held:
+            return held
+        next_id = registry.next_key_id(inventory.load(city), self._board)
+        # One that was in use goes on although its file system is lost: the board's settings,
+        # which are not erased then, say which sequence numbers are used up.
+        number = known.key_id if begun and begun.keeps and known else next_id
+        if begun and begun.key_id == number and _is_good(begun, ca):
+            return begun
+        made = ca.issue_board(self._board)
+        report_key = secrets.token_bytes(REPORT_KEY_BYTES)
+        return Pending(self._board, next_id, report_key, made.certificate_der, made.key_der)
+
+    def _held(self, known: Board | None, there: Disk | None, ca: Authority) -> Pending | None:
+        """Return the identity that the board has, if it is the registry's and will last."""
+        if known is None or there is None:
+            return None
+        certificate = registry.certificate(self._request.city, self._board)
+        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, known.key_id)
+        try:
+            report_key = there.read(content.REPORT_KEY) or b""
+            certificate_der = there.read(content.CERTIFICATE) or b""
+            key_der = there.read(content.PRIVATE_KEY) or b""
+        except DiskError:
+            return None
+        held = Pending(self._board, known.key_id, report_key, certificate_der, key_der, keeps=True)
+        if certificate is None or certificate_der != _der(certificate) or report_key != stored:
+            return None
+        return held if _is_good(held, ca) else None
+
+    def _files(
+        self, pending: Pending, hardware: str | None, hash_key: bytes, ca: Authority
+    ) -> dict[str, bytes]:
+        """Return all that the board's file system is to hold, beside what the board writes."""
+        config = _configuration(
+            self._request,
+            self._plan.inventory,
+            self._plan.wlan_keys,
+            board=self._board,
+            key_id=pending.key_id,
+            hardware=hardware,
+            hash_key=hash_key,
+        )
+        return self._plan.files | {
+            "config.json": config,
+            content.AUTHORITY: ca.certificate_der,
+            content.CERTIFICATE: pending.certificate_der,
+            content.PRIVATE_KEY: pending.key_der,
+            content.REPORT_KEY: pending.report_key,
+        }
+
+    def _admit(self, session: Session) -> tuple[Board | None, str | None]:
+        """Return the registry's entry and the hardware if this board may be enrolled here.
 
         Raises:
             ChipError: the board has too little flash.
@@ -325,10 +409,10 @@ class _Flashing:
                     f"{self._board} is registered at {known.site}, {known.room}",
                     hint=f"if it moves to {request.site}, {request.room}, add --reassign",
                 )
-        return registry.next_key_id(city, self._board), _hardware(request, known)
+        return known, _hardware(request, known)
 
-    def _write(self, session: Session, stage: str, regions: list[Region]) -> None:
-        """Write the regions that the board does not hold already."""
+    def _write(self, session: Session, stage: str, regions: Iterable[Region]) -> bool:
+        """Write the regions that the board does not hold already; tell whether there were any."""
         with self._stage(stage):
             missing = [region for region in regions if not session.holds(region)]
             total = sum(len(region.deflated) for region in missing)
@@ -336,6 +420,7 @@ class _Flashing:
             for region in missing:
                 session.write(region, self._advance(stage, done, total))
                 done += len(region.deflated)
+        return bool(missing)
 
     def _advance(self, stage: str, before_bytes: int, total_bytes: int) -> Advance:
         return lambda sent, _: self._say(stage, before_bytes + sent, total_bytes)
@@ -343,12 +428,41 @@ class _Flashing:
     @contextlib.contextmanager
     def _stage(self, stage: str) -> Iterator[None]:
         begin = time.monotonic()
+        if self._pending:
+            self._pending = self._pending.at(stage)
+            journal.save(self._request.city, self._pending)
         self._say(stage)
         yield
         self._seconds[stage] = round(time.monotonic() - begin, 3)
 
+    def _note(self, error: BaseException) -> None:
+        """Leave in the journal why the board went no further."""
+        if self._pending and isinstance(error, NetzpulsError):
+            with contextlib.suppress(NetzpulsError):
+                journal.save(self._request.city, self._pending.failed(error.message))
+
     def _say(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
+
+
+def _is_good(pending: Pending, ca: Authority) -> bool:
+    """Tell whether an identity is whole, the CA's, and will last a while."""
+    if not pending.is_whole():
+        return False
+    certificate = pending.certificate()
+    try:
+        certificate.verify_directly_issued_by(ca.certificate)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return certificate.not_valid_after_utc > datetime.now(UTC) + RENEW_BEFORE
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _hardware(request: FlashRequest, known: Board | None) -> str | None:

@@ -4,8 +4,8 @@
     boards/<id>.pem                   the board's certificate
     secrets/keys/<id>.<key id>.key    a report key: 32 bytes in hex, mode 0600
 
-A board is enrolled when the registry says so, and not before: its files are staged while it
-is flashed, and take their names in the moment of enrolment.
+A board is enrolled when the registry says so, and not before: while it is flashed its identity
+stands in the journal (`provisioning.journal`).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import tomli_w
+from cryptography import x509
 
 from fleet import file, inventory, reportkey
-from fleet.inventory import REGISTRY_FILE, SECRETS_FOLDER, Board, Inventory
+from fleet.inventory import REGISTRY_FILE, Board, Inventory
 from provisioning import assignment
 from provisioning.assignment import Change
 from provisioning.errors import EnrolmentError, RegistryError
@@ -28,89 +29,67 @@ BOARDS_FOLDER = "boards"
 _HEAD = "# Written by `netzpuls board`. Holds no secret: keep it in git.\n\n"
 
 
-class Enrolment:
-    """One board on its way into the registry.
+def enrol(
+    city: Path, board_id: str, board: Board, *, report_key: bytes, certificate_pem: bytes
+) -> None:
+    """Put a board into the registry, its report key and certificate beside it.
 
-    As a context it stages the board's files, so that a full disk or a missing right shows
-    before the board is touched, and leaves nothing behind unless `commit` was called.
+    Done again with the same board it changes nothing.
+
+    Raises: EnrolmentError: the city's folder cannot be written, or somebody else enrolled the
+        same board meanwhile. The registry is as it was, then.
     """
-
-    def __init__(
-        self, city: Path, board_id: str, key_id: int, report_key: bytes, certificate_pem: bytes
-    ) -> None:
-        self._city = city
-        self._board_id = board_id
-        self._key_id = key_id
-        self._report_key = report_key
-        self._certificate_pem = certificate_pem
-        self._key_path = reportkey.path(city / SECRETS_FOLDER, board_id, key_id)
-        self._certificate_path = city / BOARDS_FOLDER / f"{board_id}.pem"
-        self._staged_key = self._key_path.with_name(f".{board_id}.staged")
-        self._staged_certificate = city / BOARDS_FOLDER / f".{board_id}.staged"
-
-    def __enter__(self) -> Self:
-        try:
-            file.secret_folder(self._key_path.parent.parent)
-            file.private_folder(self._key_path.parent)
-            self._certificate_path.parent.mkdir(exist_ok=True)
-            file.write(self._staged_key, reportkey.encode(self._report_key), file.PRIVATE)
-            file.write(self._staged_certificate, self._certificate_pem)
-        except OSError as error:
-            self._discard()
-            raise self._failed(error) from None
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._discard()
-
-    def commit(self, board: Board) -> None:
-        """Enrol the board.
-
-        Raises: EnrolmentError: the city's folder cannot be written, or somebody else
-            enrolled the same board meanwhile. The registry is as it was, then.
-        """
-        try:
-            with file.locked(self._city):
-                city = inventory.load(self._city)
-                boards = dict(city.boards)
-                if next_key_id(city, self._board_id) != self._key_id:
-                    raise EnrolmentError(
-                        f"somebody else enrolled {self._board_id} meanwhile",
-                        hint="flash it again, at one desk",
-                    )
-                boards[self._board_id] = assignment.enrolled(city, self._board_id, board)
-                self._take_names(render(boards))
-        except OSError as error:
-            raise self._failed(error) from None
-
-    def _take_names(self, registry: str) -> None:
-        certificate = self._certificate_path
-        before = certificate.read_bytes() if certificate.exists() else None
-        # The registry comes last: what is in it has its key and certificate, on disk.
-        self._staged_key.replace(self._key_path)
-        self._staged_certificate.replace(certificate)
-        try:
-            file.sync_folder(self._key_path.parent)
-            file.sync_folder(certificate.parent)
-            file.write(self._city / REGISTRY_FILE, registry)
-        except OSError:
-            self._key_path.unlink()
-            if before is None:
-                certificate.unlink()
-            else:
-                file.write(certificate, before)
-            raise
-
-    def _discard(self) -> None:
-        for staged in (self._staged_key, self._staged_certificate):
-            with contextlib.suppress(OSError):
-                staged.unlink()
-
-    def _failed(self, error: OSError) -> EnrolmentError:
-        return EnrolmentError(
-            f"cannot enrol {self._board_id} in {self._city}: {error.strerror or error}",
+    try:
+        with file.locked(city):
+            known = inventory.load(city)
+            key_path = reportkey.path(known.secrets, board_id, board.key_id)
+            stored = reportkey.read(known.secrets, board_id, board.key_id)
+            # A run that was cut may have written the key and no more.
+            if stored != report_key and next_key_id(known, board_id) != board.key_id:
+                raise EnrolmentError(
+                    f"somebody else enrolled {board_id} meanwhile",
+                    hint="flash it again, at one desk",
+                )
+            file.secret_folder(key_path.parent.parent)
+            file.private_folder(key_path.parent)
+            certificate_path = city / BOARDS_FOLDER / f"{board_id}.pem"
+            certificate_path.parent.mkdir(exist_ok=True)
+            before = certificate_path.read_bytes() if certificate_path.exists() else None
+            try:
+                # The registry comes last: what is in it has its key and certificate, on disk.
+                file.write(key_path, reportkey.encode(report_key), file.PRIVATE)
+                file.write(certificate_path, certificate_pem)
+                entry = assignment.enrolled(known, board_id, board)
+                file.write(city / REGISTRY_FILE, render({**known.boards, board_id: entry}))
+            except OSError:
+                _take_back(key_path, certificate_path, stored is None, before)
+                raise
+    except OSError as error:
+        raise EnrolmentError(
+            f"cannot enrol {board_id} in {city}: {error.strerror or error}",
             hint="make room, or the folder writable, and flash the board again",
+        ) from None
+
+
+def _take_back(key: Path, certificate: Path, is_new: bool, before: bytes | None) -> None:
+    """Undo what came before a registry that could not be written, as far as that goes."""
+    with contextlib.suppress(OSError):
+        if is_new:
+            key.unlink(missing_ok=True)
+        if before is None:
+            certificate.unlink(missing_ok=True)
+        elif certificate.read_bytes() != before:
+            file.write(certificate, before)
+
+
+def certificate(city: Path, board_id: str) -> x509.Certificate | None:
+    """Return a board's certificate as it was enrolled, None if there is none that can be read."""
+    try:
+        return x509.load_pem_x509_certificate(
+            (city / BOARDS_FOLDER / f"{board_id}.pem").read_bytes()
         )
+    except (OSError, ValueError):
+        return None
 
 
 def next_key_id(city: Inventory, board_id: str) -> int:

@@ -16,7 +16,6 @@ import termios
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 import serial
@@ -32,6 +31,7 @@ from esptool.util import (  # type: ignore[import-untyped]
 from fleet.text import printable
 from provisioning.errors import BoardSilentError, ChipError, ReadError, VerifyError, WriteError
 from provisioning.port import CONSOLE_BAUD, has_reset_line, reset
+from provisioning.region import Region
 
 # What esptool and pyserial raise when a board is lost, refuses, or the line is bad.
 LINE_ERRORS = (
@@ -52,20 +52,6 @@ Advance = Callable[[int, int], None]
 
 _local = threading.local()
 _installing = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Region:
-    """A part of the flash, and what it is to hold; `deflated` is the same by zlib."""
-
-    address: int
-    content: bytes = field(repr=False)
-    deflated: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, address: int, content: bytes) -> Self:
-        """Make a region whose content is still to be deflated."""
-        return cls(address, content, zlib.compress(content, 9))
 
 
 class Session:

@@ -130,9 +130,8 @@ def test_only_the_bench_and_tests_import_the_agent() -> None:
     assert breaches("provisioning", board_code) == []
 
 
-OWN_ERRORS = re.compile(
-    r"(?!(OS|BlockingIO|Value|Type|Timeout|Storage|_Damaged)Error)\w+Error"  # these reach no user as they are
-)
+# These reach no user as they are.
+OWN_ERRORS = re.compile(r"(?!(OS|BlockingIO|Value|Type|Timeout|Storage|_Damaged)Error)\w+Error")
 
 
 @pytest.mark.parametrize("package", ["fleet", "provisioning"])

@@ -26,7 +26,15 @@ def test_a_stand_in_is_read_and_named(stand_in: Path) -> None:
     assert loaded.version == "stand-in, not MicroPython"
     assert loaded.sha256 == hashlib.sha256(stand_in.read_bytes()).hexdigest()
     assert (loaded.file_system.offset, loaded.file_system.size) == (0x200000, 0x200000)
-    assert (loaded.settings.offset, loaded.settings.size) == (0x9000, 0x6000)
+    assert [(p.label, p.offset, p.size) for p in loaded.data] == [
+        ("nvs", 0x9000, 0x6000),
+        ("phy_init", 0xF000, 0x1000),
+    ]
+    content = stand_in.read_bytes()
+    assert [(r.address, r.content) for r in loaded.regions] == [
+        (0x1000, content[:0x8000]),
+        (0x10000, content[0xF000:]),
+    ]
     assert loaded.flash_bytes == 4 * 1024 * 1024
 
 

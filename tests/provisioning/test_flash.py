@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import random
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ import fleet.cli
 from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board import register
-from provisioning import application, image, port, registry, session
+from provisioning import application, disk, image, journal, port, registry, session
 from provisioning.errors import (
     BoardSilentError,
     ChipError,
@@ -38,7 +40,7 @@ from provisioning.errors import (
 )
 from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
 from tests.provisioning import bench
-from tests.provisioning.bench import BOARD, FLASH_MD5, Board
+from tests.provisioning.bench import BOARD, FLASH_MD5, FLASH_WRITING, Board
 from tests.provisioning.conftest import WLAN_KEY
 from tests.provisioning.test_disk import read_files
 
@@ -59,11 +61,13 @@ def request_(city: Path, stand_in: Path, board: Board) -> FlashRequest:
 
 
 def _tree(city: Path) -> dict[str, bytes]:
-    """Return a city's files; its CA and its hash key may have been made meanwhile."""
+    """Return a city's files but the journal; CA and hash key may have been made meanwhile."""
     return {
         str(path.relative_to(city)): path.read_bytes()
         for path in city.rglob("*")
-        if path.is_file() and path.name not in ("ca.pem", "ca.key", "hash.key")
+        if path.is_file()
+        and path.name not in ("ca.pem", "ca.key", "hash.key")
+        and path.parent.name != journal.FOLDER
     }
 
 
@@ -98,7 +102,9 @@ def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> 
     flashed = flash_board(request_, steps.append)
 
     content = stand_in.read_bytes()
-    assert board.flash.read(application.START, len(content)) == content
+    written = bytearray(board.flash.read(application.START, len(content)))
+    written[0x8000:0xF000] = content[0x8000:0xF000]  # settings and calibration
+    assert written == content
     assert board.flash.read(0x9000, 0x6000) == b"\xff" * 0x6000
     files = _files(board)
     assert {name for name in files if not name.startswith(("agent", "linkreport", "port"))} == {
@@ -143,17 +149,167 @@ def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> 
     assert set(flashed.seconds) == {*stages, "total"}
 
 
-def test_the_same_board_again(request_: FlashRequest, board: Board) -> None:
+def _put(board: Board, name: str, content: bytes) -> None:
+    """Write a file as the board does."""
+    opened = disk.Disk(
+        VFS_BYTES, lambda block: board.flash.read(VFS + block * 4096, disk.BLOCK_BYTES)
+    )
+    opened.write(name, content)
+    for extent in opened.changes():
+        board.flash.erase_region(VFS + extent.offset, len(extent.content))
+        board.flash.program(VFS + extent.offset, extent.content)
+
+
+def test_the_same_board_again_keeps_its_identity_and_its_reports(
+    request_: FlashRequest, board: Board
+) -> None:
+    flash_board(request_)
+    board.flash.erase_sector(0x9000)
+    board.flash.program(0x9000, b"boots")
+    _put(board, "spool/00000001.seg", b"reports")
+    first = _files(board)
+    steps: list[Progress] = []
+    flashed = flash_board(replace(request_, role="ap-monitor"), steps.append)
+    second = _files(board)
+    assert (flashed.entry.key_id, flashed.entry.role) == (1, "ap-monitor")
+    assert json.loads(second["config.json"])["role"] == "ap-monitor"
+    assert {n for n in first if first[n] != second.get(n)} == {"config.json"}
+    assert second["spool/00000001.seg"] == b"reports"
+    assert board.flash.read(0x9000, 5) == b"boots"
+    sent = {step.stage: step.total_bytes for step in steps}
+    assert sent["application"] == 0
+    assert 0 < sent["file system"] < 8000
+
+
+def test_nothing_is_written_twice(request_: FlashRequest, board: Board) -> None:
+    flash_board(request_)
+    written: list[int] = []
+    board.on_frame = lambda command, _count: (
+        written.append(command) if command in FLASH_WRITING else None
+    )
+    flash_board(request_)
+    assert written == []
+
+
+def test_what_the_agent_no_longer_has_goes(request_: FlashRequest, board: Board) -> None:
+    flash_board(request_)
+    _put(board, "agent/old.mpy", b"M\x06")
+    _put(board, "agent/agent.mpy", b"damaged")
+    flash_board(request_)
+    files = _files(board)
+    assert "agent/old.mpy" not in files
+    assert files["agent/agent.mpy"] == image.agent_files()["agent/agent.mpy"]
+
+
+def test_a_new_identity_when_asked_for(request_: FlashRequest, board: Board) -> None:
     flash_board(request_)
     first = _files(board)
-    flashed = flash_board(replace(request_, role="ap-monitor"))
+    assert flash_board(replace(request_, renew=True)).entry.key_id == 2
     second = _files(board)
-    assert flashed.entry.key_id == 2
-    assert flashed.entry.role == "ap-monitor"
     assert json.loads(second["config.json"])["key_id"] == 2
     for name in ("board.der", "board.key.der", "report.key"):
         assert first[f"identity/{name}"] != second[f"identity/{name}"]
     assert first["identity/ca.der"] == second["identity/ca.der"]
+
+
+@pytest.mark.parametrize("name", ["report.key", "board.der", "board.key.der"])
+def test_an_identity_that_is_not_the_registry_s_is_made_anew(
+    request_: FlashRequest, board: Board, name: str
+) -> None:
+    flash_board(request_)
+    _put(board, f"identity/{name}", b"\x30" + bytes(40))
+    assert flash_board(request_).entry.key_id == 2
+    assert _files(board)[f"identity/{name}"] != b"\x30" + bytes(40)
+
+
+def test_a_certificate_that_ends_soon_is_made_anew(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(authority, "BOARD_VALID", timedelta(days=300))
+    monkeypatch.setattr(
+        authority.Authority.issue_board,
+        "__kwdefaults__",
+        {
+            "valid_for": timedelta(days=300),
+            "valid_from": None,
+        },
+    )
+    flash_board(request_)
+    monkeypatch.undo()
+    assert flash_board(request_).entry.key_id == 2
+
+
+def test_a_file_system_that_is_lost_is_made_anew(request_: FlashRequest, board: Board) -> None:
+    flash_board(request_)
+    board.flash.erase_region(VFS, 0x2000)
+    assert flash_board(request_).entry.key_id == 2
+    assert "config.json" in _files(board)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_power_that_goes_at_any_moment(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Cut a run, and the one after it; the third goes on, and no second identity was made."""
+    monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.1)
+    monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.1)
+    monkeypatch.setattr(session, "_CONNECT_ATTEMPTS", 1)
+    chance = random.Random(seed)
+    is_update = seed % 2
+    if is_update:
+        flash_board(request_)
+        _put(board, "spool/00000001.seg", b"reports")
+        request_ = replace(request_, role="ap-monitor")
+    made: list[bytes] = []
+    for _ in range(2):
+        left = chance.randrange(8, 80 if is_update else 140)
+
+        def cut(_command: int, _count: int) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                board.is_deaf = True
+
+        board.on_frame = cut
+        if chance.random() < 0.2:
+            board.console = b""
+        with contextlib.suppress(NetzpulsError):
+            flash_board(replace(request_, self_test_s=0.1))
+            break
+        board.is_deaf = False
+        board.console = bench.self_test()
+        pending = journal.load(request_.city, BOARD)
+        made += [pending.certificate_der] if pending else []
+        assert inventory.load(request_.city).boards.keys() == ({BOARD} if is_update else set())
+    board.on_frame = lambda _command, _count: None
+    flashed = flash_board(request_)
+    files = _files(board)
+    assert flashed.entry.key_id == 1
+    assert set(made) <= {files["identity/board.der"]}
+    assert files | image.agent_files() == files
+    assert json.loads(files["config.json"])["role"] == request_.role
+    assert journal.boards(request_.city) == []
+
+
+def test_a_board_that_does_not_pass_is_marked(
+    request_: FlashRequest, board: Board, capfd: pytest.CaptureFixture[str]
+) -> None:
+    board.console = bench.self_test(ok=False, radio="the radio does not work")
+    with pytest.raises(SelfTestError):
+        flash_board(request_)
+    (pending,) = journal.boards(request_.city)
+    assert (pending.board, pending.stage) == (BOARD, "self-test")
+    assert "the radio does not work" in pending.problem
+    assert inventory.load(request_.city).boards == {}
+    with pytest.raises(SystemExit):
+        fleet.cli.main(["board", "list", "--city", str(request_.city)])
+    said = capfd.readouterr().out
+    assert f"{BOARD} is not finished: self-test" in said
+    assert "the radio does not work" in said
+    with pytest.raises(SystemExit):
+        fleet.cli.main(["board", "list", "--json", "--city", str(request_.city)])
+    (unfinished,) = json.loads(capfd.readouterr().out)["unfinished"]
+    assert unfinished.keys() == {"board", "stage", "problem", "since"}
 
 
 def test_hardware_is_kept_in_the_registry(request_: FlashRequest, board: Board) -> None:
@@ -266,21 +422,26 @@ def test_a_port_in_use(request_: FlashRequest, board: Board) -> None:
         flash_board(request_)
 
 
-@pytest.mark.parametrize("region", [1, 2])
+@pytest.mark.parametrize(("region", "address"), [(1, 0x10000), (2, VFS)])
 def test_a_board_that_falls_silent(
-    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch, region: int
+    request_: FlashRequest,
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    region: int,
+    address: int,
 ) -> None:
     monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.1)
     monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.1)
-    last = len(application.load(request_.image).deflated) // 0x4000
+    regions = application.load(request_.image).regions
+    last = sum(-(-len(each.deflated) // 0x4000) for each in regions)
 
     def silence(command: int, count: int) -> None:
-        if command == 0x11 and count == (last if region == 1 else last + 2):
+        if command == 0x11 and count == (last if region == 1 else last + 1):
             board.is_deaf = True
 
     board.on_frame = silence
     error = _refused(request_, WriteError)
-    assert f"{application.START if region == 1 else VFS:#x}" in error.message
+    assert f"{address:#x}" in error.message
     assert "does not work until then" in error.hint
     board.is_deaf = False
     board.on_frame = lambda _command, _count: None
@@ -298,8 +459,8 @@ def test_a_cable_pulled_out(request_: FlashRequest, board: Board) -> None:
     assert _tree(request_.city) == before
 
 
-# Before it is written each region is asked for: one digest, and two in the file system.
-@pytest.mark.parametrize(("digest", "address"), [(2, 0x1000), (5, VFS)])
+# Before it is written each region is asked for: two of the application, two of the file system.
+@pytest.mark.parametrize(("digest", "address"), [(3, 0x1000), (4, 0x10000), (7, VFS)])
 def test_flash_that_forgets(
     request_: FlashRequest, board: Board, digest: int, address: int
 ) -> None:
@@ -502,14 +663,15 @@ def test_what_a_technician_is_told(
     assert document["image"]["stand_in"] is True
     assert document["self_test"]["config"] == "ok"
 
-    with pytest.raises(SystemExit):
-        fleet.cli.main(arguments)
-    said = capfd.readouterr()
-    assert f"{BOARD} is enrolled: school-north, R101" in said.out
-    assert "stand-in, for virtual boards only" in said.err
-    assert document["image"]["sha256"] in said.err
-    assert "write MicroPython: " in said.err
-    assert "kB/s" in said.err
+    for extra, told in ([], "already there"), (["--renew"], "kB/s"):
+        with pytest.raises(SystemExit):
+            fleet.cli.main([*arguments, *extra])
+        said = capfd.readouterr()
+        assert f"{BOARD} is enrolled: school-north, R101" in said.out
+        assert "stand-in, for virtual boards only" in said.err
+        assert document["image"]["sha256"] in said.err
+        assert "write MicroPython: " in said.err
+        assert told in said.err
 
 
 def test_words_of_other_users_of_esptool_still_come_through(

@@ -43,8 +43,7 @@ def _entry(key_id: int = 1, *, room: str = "R101") -> Board:
 
 
 def _enrol(city: Path, board_id: str = BOARD, key_id: int = 1) -> None:
-    with registry.Enrolment(city, board_id, key_id, KEY, b"PEM\n") as enrolment:
-        enrolment.commit(_entry(key_id))
+    registry.enrol(city, board_id, _entry(key_id), report_key=KEY, certificate_pem=b"PEM\n")
 
 
 def _tree(city: Path) -> dict[str, bytes]:
@@ -60,7 +59,6 @@ def test_an_enrolled_board(city: Path) -> None:
     assert stat.S_IMODE(key.parent.stat().st_mode) == 0o700
     assert (city / "boards" / f"{BOARD}.pem").read_bytes() == b"PEM\n"
     assert KEY.hex() not in (city / "registry.toml").read_text()
-    assert not [name for name in _tree(city) if "staged" in name]
 
 
 def test_the_registry_is_sorted_and_says_who_writes_it(city: Path) -> None:
@@ -96,52 +94,63 @@ def test_key_ids_end(city: Path) -> None:
         registry.next_key_id(inventory.load(city), BOARD)
 
 
-def test_a_board_that_is_not_committed_leaves_nothing(city: Path) -> None:
+def test_the_same_board_at_two_desks_is_enrolled_once(city: Path) -> None:
+    _enrol(city)
     before = _tree(city)
-    with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n"):
-        assert _tree(city) != before
+    with pytest.raises(EnrolmentError, match=BOARD):
+        registry.enrol(
+            city, BOARD, _entry(room="R102"), report_key=bytes(32), certificate_pem=b"OTHER\n"
+        )
     assert _tree(city) == before
 
 
-def test_the_same_board_at_two_desks_is_enrolled_once(city: Path) -> None:
-    with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n") as enrolment:
+def test_enrolled_again_with_the_same_key_a_board_changes_as_told(city: Path) -> None:
+    _enrol(city)
+    before = _tree(city)
+    _enrol(city)
+    assert _tree(city) == before
+    registry.enrol(city, BOARD, _entry(room="R102"), report_key=KEY, certificate_pem=b"PEM\n")
+    assert inventory.load(city).boards[BOARD].room == "R102"
+
+
+def test_a_run_that_was_cut_before_the_registry_is_made_good(city: Path) -> None:
+    _enrol(city)
+    (city / "registry.toml").unlink()
+    _enrol(city)
+    assert inventory.load(city).boards == {BOARD: _entry()}
+
+
+def test_a_registry_that_is_broken_is_not_written_over(city: Path) -> None:
+    (city / "registry.toml").write_text("version = 1\n<<<<<<< mine\n")
+    before = _tree(city)
+    with pytest.raises(ConfigurationError, match=r"registry\.toml"):
         _enrol(city)
-        before = (city / "registry.toml").read_text()
-        with pytest.raises(EnrolmentError, match=BOARD):
-            enrolment.commit(_entry(room="R102"))
-    assert (city / "registry.toml").read_text() == before
-
-
-def test_a_registry_broken_meanwhile_is_not_written_over(city: Path) -> None:
-    with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n") as enrolment:
-        (city / "registry.toml").write_text("version = 1\n<<<<<<< mine\n")
-        before = _tree(city)
-        with pytest.raises(ConfigurationError, match=r"registry\.toml"):
-            enrolment.commit(_entry())
-    assert not _tree(city).keys() ^ {n for n in before if "staged" not in n}
-    assert (city / "registry.toml").read_text() == "version = 1\n<<<<<<< mine\n"
+    assert _tree(city) == before
 
 
 def test_a_key_is_on_disk_before_the_registry_names_it(
     city: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    synced: list[Path] = []
-    real = file.sync_folder
+    written: list[Path] = []
+    real = file.write
 
-    def note(folder: Path) -> None:
-        if not list(folder.glob("*.staged")):
-            synced.append(folder)
-        real(folder)
+    def note(path: Path, content: bytes | str, mode: int = file.PUBLIC) -> None:
+        real(path, content, mode)
+        written.append(path)
 
-    with registry.Enrolment(city, BOARD, 1, KEY, b"PEM\n") as enrolment:
-        monkeypatch.setattr(file, "sync_folder", note)
-        enrolment.commit(_entry())
-    assert synced == [city / "secrets" / "keys", city / "boards", city]
+    monkeypatch.setattr(file, "write", note)
+    _enrol(city)
+    assert written == [
+        city / "secrets" / "keys" / f"{BOARD}.1.key",
+        city / "boards" / f"{BOARD}.pem",
+        city / "registry.toml",
+    ]
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_full_disk_at_the_last_step_takes_all_back(
-    city: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+@pytest.mark.parametrize("name", ["registry.toml", f"{BOARD}.pem", ".key"])
+def test_a_full_disk_takes_all_back(
+    city: Path, monkeypatch: pytest.MonkeyPatch, name: str, *, again: bool
 ) -> None:
     if again:
         _enrol(city)
@@ -149,40 +158,25 @@ def test_a_full_disk_at_the_last_step_takes_all_back(
     real = file.write
 
     def full(path: Path, content: bytes | str, mode: int = file.PUBLIC) -> None:
-        if path.name == "registry.toml":
+        if path.name.endswith(name):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(path, content, mode)
 
     monkeypatch.setattr(file, "write", full)
-    with (
-        pytest.raises(EnrolmentError, match="No space left") as caught,
-        registry.Enrolment(city, BOARD, 1 + again, bytes(32), b"NEW\n") as enrolment,
-    ):
-        enrolment.commit(_entry(1 + again))
+    with pytest.raises(EnrolmentError, match="No space left") as caught:
+        registry.enrol(
+            city, BOARD, _entry(1 + again), report_key=bytes(32), certificate_pem=b"NEW\n"
+        )
     assert caught.value.hint
-    assert _tree(city) == before
-
-
-def test_a_full_disk_shows_before_the_board_is_touched(
-    city: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before = _tree(city)
-
-    def full(path: Path, content: bytes | str, mode: int = file.PUBLIC) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(file, "write", full)
-    with pytest.raises(EnrolmentError), registry.Enrolment(city, BOARD, 1, KEY, b""):
-        pytest.fail("the board would be written now")
     assert _tree(city) == before
 
 
 def test_a_folder_that_is_none(city: Path) -> None:
     (city / "boards").write_text("")
-    before = _tree(city)
-    with pytest.raises(EnrolmentError), registry.Enrolment(city, BOARD, 1, KEY, b""):
-        pytest.fail("the board would be written now")
-    assert _tree(city) == before
+    with pytest.raises(EnrolmentError):
+        _enrol(city)
+    assert not (city / "registry.toml").exists()
+    assert registry.next_key_id(inventory.load(city), BOARD) == 1
 
 
 _WRITER = """
@@ -200,8 +194,7 @@ for number in range(first, first + count):
         enrolled=datetime(2026, 7, 1, tzinfo=UTC),
         certificate_expires=datetime(2036, 7, 1, tzinfo=UTC),
     )
-    with registry.Enrolment(city, board, 1, bytes(32), b"PEM") as enrolment:
-        enrolment.commit(entry)
+    registry.enrol(city, board, entry, report_key=bytes(32), certificate_pem=b"PEM")
     print(board, flush=True)
 """
 

@@ -1,0 +1,105 @@
+"""What the flash of one board is to hold, beside what it holds: new, or an earlier life's.
+
+A board that is one of the city's already keeps its identity and its spool: in its file system only
+the files that differ are written. Any other board gets a new file system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from provisioning import disk
+from provisioning.application import START, TABLE_ADDRESS, TABLE_BYTES, Application
+from provisioning.disk import BLOCK_BYTES, Disk, Extent
+from provisioning.errors import DiskError
+from provisioning.region import Region
+
+REPORT_KEY = "identity/report.key"
+CERTIFICATE = "identity/board.der"
+PRIVATE_KEY = "identity/board.key.der"
+AUTHORITY = "identity/ca.der"
+
+# What the desk puts there, and nobody else; what is not wanted any more goes.
+_OURS = ("agent/", "linkreport/", "port/", "boot.py", "main.py", "identity/roots.der")
+# So many blocks are asked for by one digest, for each answer takes its time.
+_ASKED_AT_ONCE = 8
+
+
+class Flash(Protocol):
+    """The part of `provisioning.session.Session` that is needed here."""
+
+    def read(self, address: int, size: int) -> bytes:
+        """Read the flash."""
+
+    def holds(self, region: Region) -> bool:
+        """Tell whether the flash holds a region's content."""
+
+
+def found(flash: Flash, application: Application, likely: Mapping[str, bytes]) -> Disk | None:
+    """Open the file system of a board as it is, None if there is none that can be kept.
+
+    Args:
+        flash: the board's.
+        application: what it is to run; another partition table keeps nothing.
+        likely: files that the board may hold just so; they are compared by digest and not read.
+    """
+    table = application.content[TABLE_ADDRESS - START :][:TABLE_BYTES]
+    if flash.read(TABLE_ADDRESS, len(table)) != table:
+        return None
+    size = application.file_system.size
+    try:
+        return Disk(size, _Fetch(flash, application.file_system.offset, disk.fresh(likely, size)))
+    except DiskError:
+        return None
+
+
+def update(board: Disk, files: Mapping[str, bytes]) -> list[Extent]:
+    """Return what must be written so that a board's file system holds these files.
+
+    What the board itself has written stays: its spool, its last words.
+
+    Raises: DiskError: the file system is damaged or full.
+    """
+    for path in board.names():
+        if path not in files and path.startswith(_OURS):
+            board.remove(path)
+    for path in sorted(files):
+        board.write(path, files[path])
+    return board.changes()
+
+
+class _Fetch:
+    """Blocks of a board's flash; those that a new file system would have are not moved."""
+
+    def __init__(self, flash: Flash, start: int, likely: list[Extent]) -> None:
+        self._flash = flash
+        self._start = start
+        self._likely = {
+            each.offset // BLOCK_BYTES + number: each.content[at : at + BLOCK_BYTES]
+            for each in likely
+            for number, at in enumerate(range(0, len(each.content), BLOCK_BYTES))
+        }
+        self._same: dict[int, bool] = {}
+
+    def __call__(self, block: int) -> bytes:
+        if self._is_likely(block):
+            return self._likely[block]
+        return self._flash.read(self._start + block * BLOCK_BYTES, BLOCK_BYTES)
+
+    def _is_likely(self, block: int) -> bool:
+        if block not in self._likely:
+            return False
+        if block not in self._same:
+            first = block - block % _ASKED_AT_ONCE
+            group = [n for n in range(first, first + _ASKED_AT_ONCE) if n in self._likely]
+            is_run = group == list(range(group[0], group[-1] + 1))
+            if is_run and self._holds(group):
+                self._same |= dict.fromkeys(group, True)
+            else:
+                self._same |= {each: self._holds([each]) for each in group}
+        return self._same[block]
+
+    def _holds(self, blocks: list[int]) -> bool:
+        content = b"".join(self._likely[block] for block in blocks)
+        return self._flash.holds(Region(self._start + blocks[0] * BLOCK_BYTES, content, b""))
