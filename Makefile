@@ -14,7 +14,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.tools/cache
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab check format bench lock clean
+.PHONY: help setup demo test lab matrix soak check format bench lock clean
 
 help:  ## list what can be done
 	@echo "Netzpuls, for users:      make demo"
@@ -41,8 +41,13 @@ format: $(STAMP)/packages  ## let ruff fix and format the code
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
 
-lab: setup  ## make every fault in the network lab and check what the boards say
+lab: matrix soak  ## make every fault in the network lab, then run a board for a simulated week
+
+matrix: setup  ## every fault in the network lab, and what the boards say
 	@$(BIN)/netzpuls lab matrix --second-try
+
+soak: setup  ## a simulated week of one board with faults and power cuts
+	@$(BIN)/python -m tests.board.soak
 
 bench: setup  ## measure this machine, as JSON
 	@$(BIN)/python -m benchmarks

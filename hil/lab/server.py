@@ -127,6 +127,8 @@ class HttpServer:
                     await writer.drain()
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError, ssl.SSLError):
             pass  # a client that goes away or says nothing is no trouble of the server
+        except asyncio.CancelledError:
+            pass  # by close(); asyncio's streams would print it
         finally:
             writer.close()
             with contextlib.suppress(OSError, ssl.SSLError, asyncio.CancelledError):

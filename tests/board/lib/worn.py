@@ -1,0 +1,47 @@
+"""The files of a spool on a flash that fails, or is full."""
+
+import errno
+
+from agent.segment import Files as Good
+
+_ENOSPC = 28
+_BLOCK_BYTES = 4096
+
+
+class Files:
+    """Stands for `agent.segment.Files`.
+
+    Attributes:
+        folder: where the files are.
+        fails: nothing can be written or removed; otherwise there is only room for what was.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.fails = True
+        self._left_bytes = 0
+
+    def _good(self):
+        if self.fails:
+            raise OSError(errno.EIO)
+        return Good(self.folder)
+
+    def names(self):
+        return Good(self.folder).names()
+
+    def write(self, name, offset, content):
+        good = self._good()
+        if self._left_bytes < len(content):
+            raise OSError(_ENOSPC)
+        self._left_bytes -= len(content)
+        good.write(name, offset, content)
+
+    def open(self, name):
+        return Good(self.folder).open(name)
+
+    def remove(self, name):
+        self._good().remove(name)
+        self._left_bytes += _BLOCK_BYTES
+
+    def free_bytes(self):
+        return self._left_bytes

@@ -1,0 +1,39 @@
+"""python -m tests.board.soak [--days 7] [--cycles N] [--heap-kib N] [--seed 1]: one document."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.board.soak.board import SoakError
+from tests.board.soak.soak import HEAP_KIB, Soak
+
+_DAY_CYCLES = 1440
+
+
+def main() -> int:
+    """Run a soak; return 1 if something is not as it must be."""
+    parser = argparse.ArgumentParser(prog="soak", description="A board's week in some minutes.")
+    parser.add_argument("--days", type=float, default=7, help="of the board's clock")
+    parser.add_argument("--cycles", type=int, help="instead of days")
+    parser.add_argument("--heap-kib", type=int, default=HEAP_KIB)
+    parser.add_argument("--seed", type=int, default=1, help="another seed, other faults")
+    arguments = parser.parse_args()
+    cycles = arguments.cycles or round(arguments.days * _DAY_CYCLES)
+    with tempfile.TemporaryDirectory(prefix="netzpuls-soak-") as folder:
+        try:
+            document = Soak(Path(folder), cycles, arguments.heap_kib, arguments.seed).run()
+        except SoakError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 1
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    for failure in document["failures"]:
+        sys.stderr.write(f"error: {failure}\n")
+    return 1 if document["failures"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+"""Some hours of a soak, with each fault once; `make soak` is the week."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.board.soak.fault import FAULTS
+from tests.board.soak.plan import plan
+from tests.board.soak.soak import HEAP_KIB, SAMPLES, Soak
+
+CYCLES = 360
+WEEK_CYCLES = 7 * 24 * 60
+LONG = {"time-server-silent"}  # longer than these hours
+
+
+@pytest.mark.timeout(300)
+def test_memory_stays_flat_and_every_report_is_accounted_for(tmp_path: Path) -> None:
+    document = Soak(tmp_path, CYCLES, HEAP_KIB, seed=1).run()
+    assert document["failures"] == []
+    assert document["reports"]["made"] > CYCLES * 0.9
+
+
+@pytest.mark.parametrize(("cycles", "missing"), [(CYCLES, LONG), (WEEK_CYCLES, set())])
+def test_a_plan_has_each_fault_and_calm_hours(cycles: int, missing: set[str]) -> None:
+    for seed in range(20):
+        made = plan(cycles, seed)
+        planned = {event.fault.name for event in made.events}
+        assert planned == {fault.name for fault in FAULTS} - missing, seed
+        for life in made.lives:
+            ends = [life.start + made.calm_cycles] + [life.end] * life.ends_calmly
+            for end in ends:
+                assert all(map(made.is_calm, range(end - SAMPLES, end))), (seed, life)
