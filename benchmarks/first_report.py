@@ -17,8 +17,9 @@ from typing import Any
 from hil.board.flash import SECTOR_BYTES, Flash
 from hil.city import VirtualBoard, VirtualCity
 from provisioning import application
-from provisioning.flash import BAUD, Progress
+from provisioning.flash import Progress
 
+_BAUD = 921600
 _BITS_PER_BYTE = 10
 _VERIFIED = ("connect", "prepare", "application", "file system")
 _PERIOD_S = 2
@@ -34,7 +35,7 @@ def measure() -> dict[str, Any]:
         def note(_board: VirtualBoard, step: Progress) -> None:
             sent[step.stage] = step.total_bytes
 
-        with VirtualCity(folder / "city", 1, period_s=_PERIOD_S, baud=BAUD) as city:
+        with VirtualCity(folder / "city", 1, period_s=_PERIOD_S, baud=_BAUD) as city:
             begin = time.monotonic()
             (flashed,) = city.flash(note)
             while not city.committed():
@@ -55,7 +56,7 @@ def measure() -> dict[str, Any]:
         for key in ("line_s", "flash_s", "sum_s", "overlapped_s")
     }
     return {
-        "baud": BAUD,
+        "baud": _BAUD,
         "deflated_bytes": sum(sent.values()),
         "verified_s": verified_s,
         "self_tested_s": round(flashed.seconds["total"], 3),
@@ -75,7 +76,7 @@ def _limit(folder: Path, address: int, size: int, deflated_bytes: int) -> dict[s
         busy_us = flash.erase_region(address, sectors) + flash.timing.program_us(address, size)
     finally:
         flash.close()
-    line_s = deflated_bytes * _BITS_PER_BYTE / BAUD
+    line_s = deflated_bytes * _BITS_PER_BYTE / _BAUD
     flash_s = busy_us / 1e6
     return {
         "line_s": round(line_s, 3),

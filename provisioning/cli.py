@@ -16,7 +16,7 @@ from fleet.text import printable
 from provisioning import cli_registry
 from provisioning.application import Application
 from provisioning.display import Display
-from provisioning.flash import BAUD, Flashed, FlashRequest, Plan, carry_out, plan
+from provisioning.flash import Flashed, FlashRequest, Plan, carry_out, plan
 
 
 @click.group()
@@ -57,9 +57,8 @@ for command in (
 @click.option(
     "--baud",
     type=click.IntRange(9600, 3_000_000),
-    default=BAUD,
-    show_default=True,
-    help="Speed of the line; a long or poor cable wants less.",
+    metavar="N",
+    help="Speed of the line.  [default: the best that it carries, up to 2000000]",
 )
 @click.option(
     "--reassign",
@@ -78,7 +77,7 @@ def flash(
     role: Role,
     hardware: str | None,
     image: Path | None,
-    baud: int,
+    baud: int | None,
     reassign: bool,
     renew: bool,
     dry_run: bool,

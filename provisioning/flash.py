@@ -27,6 +27,7 @@ from fleet.errors import NetzpulsError
 from fleet.inventory import NO_HARDWARE, SECRETS_FOLDER, Board, Inventory, Role
 from fleet.text import printable
 from provisioning import (
+    adapter,
     application,
     configuration,
     content,
@@ -44,9 +45,8 @@ from provisioning.disk import Disk
 from provisioning.errors import ChipError, DiskError, ReassignError
 from provisioning.journal import Pending
 from provisioning.region import Region
-from provisioning.session import Advance, Session
+from provisioning.session import BAUDS, Advance, Session
 
-BAUD = 921600
 SELF_TEST_S = 60.0
 REPORT_KEY_BYTES = 32
 # A certificate that ends sooner is made anew when its board is on the desk.
@@ -63,6 +63,7 @@ class FlashRequest:
         city: the city's folder.
         port: a serial port, or a URL that pyserial understands.
         image: the MicroPython application image.
+        baud: the line's speed; None for the best that it carries.
         reassign: take a board that the registry has elsewhere or as revoked.
         hardware: what hangs on the board, by the inventory; "none" for nothing, None for what
             the registry says of it.
@@ -75,7 +76,7 @@ class FlashRequest:
     room: str
     role: Role
     image: Path | None
-    baud: int = BAUD
+    baud: int | None = None
     reassign: bool = False
     self_test_s: float = SELF_TEST_S
     hardware: str | None = None
@@ -250,7 +251,9 @@ class _Flashing:
         request, parts = self._request, self._plan.application
         with contextlib.ExitStack() as stack:
             with self._stage("connect"):
-                session = stack.enter_context(Session(line, request.baud))
+                adapter_name = adapter.name(request.port)
+                bauds = _bauds(request.baud, adapter.speed(adapter_name))
+                session = stack.enter_context(Session(line, bauds))
             self._board = "np-" + session.mac.replace(":", "")
             with self._stage("prepare"):
                 known, hardware = self._admit(session)
@@ -272,6 +275,7 @@ class _Flashing:
                 if not pending.keeps or (is_new and area.subtype == OTA):
                     session.erase(area.offset, area.size)
             self._write(session, "file system", file_system)
+            adapter.remember(adapter_name, session.baud)
             with self._stage("self-test"):
                 session.restart()
                 secrets = (pending.report_key.hex(), hash_key.hex())
@@ -443,6 +447,13 @@ class _Flashing:
 
     def _say(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
+
+
+def _bauds(asked: int | None, known: int | None) -> list[int]:
+    """Return the speeds to try, the best first."""
+    if asked:
+        return [asked]
+    return [baud for baud in BAUDS if known not in BAUDS or baud <= known]
 
 
 def _is_good(pending: Pending, ca: Authority) -> bool:

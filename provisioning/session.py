@@ -15,7 +15,7 @@ import struct
 import termios
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Self
 
 import serial
@@ -43,7 +43,14 @@ LINE_ERRORS = (
     IndexError,
 )
 
+# Speeds that adapters and the ESP32 share, the best first.
+BAUDS = (2_000_000, 1_500_000, 921_600, 460_800, CONSOLE_BAUD)
+SURE_BAUD = 460_800  # a line that carries no more than this is not tried out beforehand
+
 _CONNECT_ATTEMPTS = 7
+_AGAIN_ATTEMPTS = 2
+_ANSWER_S = 0.3
+_TRIAL_BYTES = 16 * 1024
 _FRAME_MARK = b"\xc0"
 _ERASE_BLOCK_BYTES = 64 * 1024
 SECTOR_BYTES = 4096
@@ -57,28 +64,43 @@ _installing = threading.Lock()
 class Session:
     """A board in the hands of esptool's stub, from identification to the last digest.
 
-    Attributes: `chip`, `mac` ("24:0a:c4:…"), `flash_bytes`.
+    Attributes: `chip`, `mac` ("24:0a:c4:…"), `flash_bytes`, `baud`.
     """
 
     chip: str
     mac: str
     flash_bytes: int
 
-    def __init__(self, port: serial.Serial, baud: int) -> None:
+    def __init__(self, port: serial.Serial, bauds: Sequence[int]) -> None:
+        """Take an open port and the speeds to try, the best first; `baud` is the one in use."""
         self._port = port
-        self._baud = baud
+        self._bauds = list(bauds)
         self._loader: Any = None
 
+    @property
+    def baud(self) -> int:
+        """The line's speed, as far as it has proved good."""
+        return self._bauds[0]
+
     def __enter__(self) -> Self:
-        """Identify the board and start the stub.
+        """Identify the board, start the stub and find the line's speed.
 
         Raises:
-            BoardSilentError: nothing answers, or not at the speed asked for.
+            BoardSilentError: nothing answers, or not at a speed asked for.
             ChipError: another chip than the ESP32, or one that is locked.
         """
         with _quiet():
+            self._begin(_CONNECT_ATTEMPTS)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loader = None
+
+    def _begin(self, attempts: int) -> None:
+        """Bring the board from whatever it does to a stub that speaks at a speed that is good."""
+        while True:
             try:
-                rom = self._identify()
+                rom = self._identify(attempts)
             except LINE_ERRORS as error:
                 raise BoardSilentError(
                     f"no board answers on {self._port.port}: {_first_line(error)}",
@@ -88,19 +110,21 @@ class Session:
             try:
                 self._start_stub(rom)
             except LINE_ERRORS as error:
-                raise BoardSilentError(
-                    f"the board on {self._port.port} answers, but not at {self._baud} baud: "
-                    f"{_first_line(error)}",
-                    hint="run the same command again with --baud 460800, then with --baud 115200",
-                ) from None
-        return self
+                if len(self._bauds) == 1 or _is_gone(error):
+                    raise BoardSilentError(
+                        f"the board on {self._port.port} answers, but not at {self.baud} baud: "
+                        f"{_first_line(error)}",
+                        hint="run the same command again with --baud 460800, then with "
+                        "--baud 115200",
+                    ) from None
+            else:
+                return
+            del self._bauds[0]
 
-    def __exit__(self, *_: object) -> None:
-        self._loader = None
-
-    def _identify(self) -> Any:
+    def _identify(self, attempts: int) -> Any:
         mode = "default-reset" if has_reset_line(self._port) else "no-reset"
-        rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode, connect_attempts=_CONNECT_ATTEMPTS)
+        self._port.baudrate = CONSOLE_BAUD
+        rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode, connect_attempts=attempts)
         if rom.CHIP_NAME != "ESP32":
             raise ChipError(
                 f"the board on {self._port.port} is an {printable(rom.CHIP_NAME)}, not an ESP32",
@@ -112,18 +136,44 @@ class Session:
                 hint="it only takes its maker's software; take another board",
             )
         self.chip = str(rom.get_chip_description())
-        self.mac = ":".join(f"{byte:02x}" for byte in rom.read_mac())
+        mac = ":".join(f"{byte:02x}" for byte in rom.read_mac())
+        if self._loader is not None and mac != self.mac:
+            raise ChipError(
+                f"another board answers on {self._port.port}: {mac}, not {self.mac}",
+                hint="leave the board on its cable and run the same command again",
+            )
+        self.mac = mac
         return rom
 
     def _start_stub(self, rom: Any) -> None:
         loader = cmds.run_stub(rom)
-        if self._baud != CONSOLE_BAUD:
-            loader.change_baud(self._baud)
+        if self.baud != CONSOLE_BAUD:
+            loader.change_baud(self.baud)
+            # A line that does not carry this speed at all shows at once.
+            loader.command(
+                loader.ESP_CMDS["READ_REG"],
+                struct.pack("<I", loader.CHIP_DETECT_MAGIC_REG_ADDR),
+                timeout=_ANSWER_S,
+            )
         cmds.attach_flash(loader)
         self.flash_bytes = flash_size_bytes(cmds.detect_flash_size(loader)) or 0
         if self.flash_bytes:
             loader.flash_set_parameters(self.flash_bytes)
+        if self.baud > SURE_BAUD:
+            loader.read_flash(0, _TRIAL_BYTES)  # which compares digests
         self._loader = loader
+
+    def _slow_down(self) -> bool:
+        """Go on at a lower speed, from the beginning; tell whether there is one.
+
+        Raises: NetzpulsError: the board does not come back.
+        """
+        if len(self._bauds) == 1:
+            return False
+        del self._bauds[0]
+        with _quiet():
+            self._begin(_AGAIN_ATTEMPTS)
+        return True
 
     def read(self, address: int, size: int) -> bytes:
         """Read the flash.
@@ -164,7 +214,7 @@ class Session:
                 ) from None
 
     def write(self, region: Region, advance: Advance) -> None:
-        """Write a region and compare digests.
+        """Write a region and compare digests; if the line proves bad, again at a lower speed.
 
         Args:
             region: on a sector's start; what else is in its sectors is erased.
@@ -174,6 +224,17 @@ class Session:
             WriteError: the board was lost or refuses.
             VerifyError: the flash holds something else afterwards.
         """
+        while True:
+            try:
+                self._write(region, advance)
+            except (WriteError, VerifyError) as failure:
+                is_gone = failure.__context__ is not None and _is_gone(failure.__context__)
+                if is_gone or not self._slow_down():
+                    raise
+            else:
+                return
+
+    def _write(self, region: Region, advance: Advance) -> None:
         content = region.content
         with _quiet():
             try:
@@ -306,6 +367,11 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         _local.is_quiet = False
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Tell whether it is the port that is gone, which no lower speed brings back."""
+    return isinstance(error, OSError | termios.error)
 
 
 def _md5(content: bytes) -> str:

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -28,7 +28,7 @@ import fleet.cli
 from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board import register
-from provisioning import application, disk, image, journal, port, registry, session
+from provisioning import adapter, application, disk, image, journal, port, registry, session
 from provisioning.errors import (
     BoardSilentError,
     ChipError,
@@ -56,7 +56,14 @@ def board(tmp_path: Path) -> Iterator[Board]:
 @pytest.fixture
 def request_(city: Path, stand_in: Path, board: Board) -> FlashRequest:
     return FlashRequest(
-        city, board.port, "school-north", "R101", "classroom-sensor", stand_in, self_test_s=0.3
+        city,
+        board.port,
+        "school-north",
+        "R101",
+        "classroom-sensor",
+        stand_in,
+        baud=921600,
+        self_test_s=0.3,
     )
 
 
@@ -399,6 +406,67 @@ def test_a_line_that_is_too_slow(request_: FlashRequest, board: Board) -> None:
     board.is_deaf = False
     board.on_frame = change_baud
     assert flash_board(replace(request_, baud=115200)).board == BOARD
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give every port an adapter whose speed is remembered."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(adapter, "name", lambda port: f"10c4:ea60 {port}")
+
+
+@pytest.mark.usefixtures("state")
+@pytest.mark.parametrize(("carries", "used"), [(3_000_000, 2_000_000), (1_000_000, 921_600)])
+def test_the_best_speed_that_the_line_carries(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch, carries: int, used: int
+) -> None:
+    board.carries_baud = carries
+    flash_board(replace(request_, baud=None))
+    assert adapter.speed(f"10c4:ea60 {board.port}") == used
+    asked: list[int] = []
+    real = session.Session.__init__
+
+    def note(self: session.Session, line: Any, bauds: Sequence[int]) -> None:
+        asked.extend(bauds)
+        real(self, line, bauds)
+
+    monkeypatch.setattr(session.Session, "__init__", note)
+    flash_board(replace(request_, baud=None))
+    assert asked[0] == used
+
+
+@pytest.mark.usefixtures("state")
+def test_a_line_that_proves_bad_while_it_is_written(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch, stand_in: Path
+) -> None:
+    monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.1)
+    monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.1)
+
+    def worsen(command: int, count: int) -> None:
+        if (command, count) == (0x11, 20):
+            board.carries_baud = 500_000
+
+    board.on_frame = worsen
+    assert flash_board(replace(request_, baud=None)).board == BOARD
+    assert board.flash.read(0x10000, 0x10000) == stand_in.read_bytes()[0xF000:0x1F000]
+    assert _files(board)["config.json"]
+    assert adapter.speed(f"10c4:ea60 {board.port}") == 460_800
+
+
+def test_another_board_on_the_same_cable_is_not_taken_for_the_first(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.1)
+    monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.1)
+
+    def change(command: int, count: int) -> None:
+        if (command, count) == (0x11, 20):
+            board.carries_baud = 500_000
+            board._mac = bytes.fromhex("240ac4ffffff")
+
+    board.on_frame = change
+    error = _refused(replace(request_, baud=None), ChipError)
+    assert "24:0a:c4:ff:ff:ff" in error.message
 
 
 def test_settings_that_the_image_does_not_cover_are_erased(
