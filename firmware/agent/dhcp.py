@@ -33,7 +33,8 @@ _FILE_AT = const(108)
 _COOKIE_AT = const(236)
 _COOKIE = const(0x63825363)
 _LEAST_BYTES = const(300)  # of BOOTP; some relays drop what is shorter
-_MOST_BYTES = const(1472)
+# RFC 2131, 2: more than an IP packet of 576 bytes no server may send to who did not ask for it.
+_MOST_BYTES = const(576)
 _BROADCAST = const(0x8000)
 _PAD, _MASK, _ROUTER, _RESOLVER, _WANTED, _LEASE_TIME = 0, 1, 3, 6, 50, 51
 _OVERLOAD, _KIND, _SERVER, _PARAMETERS, _CLIENT, _PORTAL, _END = 52, 53, 54, 55, 61, 114, 255

@@ -15,7 +15,7 @@ from .deadline import TimeoutError, sleep_ms, within_ms  # noqa: A004 - see ther
 from .loan import borrow, give_back, use
 from .mqtt import MqttError
 
-_MAX_MESSAGE_BYTES = const(2048)
+_MAX_MESSAGE_BYTES = const(640)  # more in one piece a heap that is used for days may not have
 _AHEAD = const(256)  # reports that may be sent before the collector says a word
 _PING_AFTER_MS = 20000
 _RESEND_MS = 5000

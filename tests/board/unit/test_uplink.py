@@ -115,7 +115,7 @@ class UplinkTest(Scene, unittest.TestCase):
         self.serve(50)
         self.assertEqual(self.session.seqs, list(range(1, 51)))
         self.assertTrue(all(topic == REPORT for topic, _ in self.session.sent))
-        self.assertTrue(all(len(seqs) <= 19 for _, seqs in self.session.sent))
+        self.assertTrue(all(len(seqs) <= 6 for _, seqs in self.session.sent))
 
     def test_a_new_report_is_sent_at_once(self):
         make(self.spool)
