@@ -13,7 +13,7 @@ Source: RFC 5280 (certificates and their extensions).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -41,6 +41,9 @@ GATEWAY_VALID = timedelta(days=2 * 365)
 _BEFORE_ALL_CLOCKS = datetime(1970, 1, 1, tzinfo=UTC)
 # Gateways' clocks differ a little from city hall's.
 _CLOCK_LEEWAY = timedelta(days=1)
+# With a list of revoked certificates that is from the future in its eyes a broker refuses all
+# boards, and a gateway without a battery may come up weeks behind.
+_LIST_DATED_BACK = timedelta(days=365)
 
 _COMMON_NAME = re.compile(r"[a-z0-9-]{1,64}")  # 64: RFC 5280, ub-common-name
 _BOARD_ID = re.compile(r"np-[0-9a-f]{12}")
@@ -167,6 +170,31 @@ class Authority:
             key=key,
         )
 
+    def sign_revocations(
+        self, serials: Mapping[int, datetime], *, after: datetime | None = None
+    ) -> x509.CertificateRevocationList:
+        """Sign the list of certificates that no longer hold, by serial number and since when.
+
+        Args:
+            serials: all of them.
+            after: the date of the list that this one follows.
+        """
+        dated = _now() - _LIST_DATED_BACK
+        if after is not None:
+            # OpenSSL takes the list with the latest date, the first one of equals.
+            dated = max(dated, after + timedelta(seconds=1))
+        builder = (
+            x509.CertificateRevocationListBuilder()
+            .issuer_name(self.certificate.subject)
+            .last_update(dated)
+            .next_update(self.certificate.not_valid_after_utc)
+            .add_extension(_authority_key(self.certificate), critical=False)
+        )
+        for serial, since in sorted(serials.items()):
+            entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(since)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self._identity.key, hashes.SHA256())
+
     def _issue(
         self,
         name: str,
@@ -206,12 +234,7 @@ class Authority:
             .add_extension(
                 x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
             )
-            .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
-                    ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
-                ),
-                critical=False,
-            )
+            .add_extension(_authority_key(ca), critical=False)
         )
         if names is not None:
             builder = builder.add_extension(names, critical=False)
@@ -280,12 +303,22 @@ def read_certificate(path: Path) -> x509.Certificate:
     Raises: AuthorityError: it cannot be read.
     """
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise AuthorityError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
+    return parse_certificate(content, str(path))
+
+
+def parse_certificate(content: bytes, name: str) -> x509.Certificate:
+    """Return a certificate in PEM; `name` says where it is from.
+
+    Raises: AuthorityError: it is none.
+    """
+    try:
+        return x509.load_pem_x509_certificate(content)
     except ValueError:
         raise AuthorityError(
-            f"{path} is no certificate in PEM", hint="bring it back from a backup"
+            f"{name} is no certificate in PEM", hint="bring it back from a backup"
         ) from None
 
 
@@ -331,6 +364,12 @@ def _ca_certificate(city_id: str, key: ec.EllipticCurvePrivateKey) -> x509.Certi
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
+    )
+
+
+def _authority_key(ca: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+        ca.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     )
 
 

@@ -1,5 +1,9 @@
 """Collecting: pull what is new on the gateways over SSH into the city's store.
 
+First each gateway is given its roster (`fleet.gateway.roster`), so that a board that was revoked
+is locked out even where the line breaks afterwards. A gateway that cannot take it is collected
+all the same.
+
 A gateway's reports come in pieces. Each piece is verified with the city's own report keys and
 committed together with the cursor that says how far the gateway was read, so a broken line
 costs at most one piece, and the next collection goes on from there. What is refused is counted
@@ -13,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from shlex import split
 from threading import Lock
@@ -21,7 +26,8 @@ from typing import Any
 from firmware.linkreport.seal import Seal
 from fleet import reportkey, runner
 from fleet.errors import HostError, NetzpulsError, UsageError
-from fleet.gateway import intake, transfer
+from fleet.gateway import intake, roster, transfer
+from fleet.gateway.roster import RosterError
 from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
 from fleet.runner import Stop
@@ -31,6 +37,9 @@ from fleet.text import printable
 
 DEFAULT_PARALLEL = 16
 DEFAULT_TIMEOUT_S = 600.0
+# Besides the reasons of `fleet.gateway.intake`: what came in after its board was revoked.
+BOARD_REVOKED = "board-revoked"
+_LINE_BYTES = 1 << 16
 
 Progress = Callable[["Collected"], None]
 
@@ -49,6 +58,8 @@ class Collected:
         refused: reports that are not in the store, by reason.
         lost: reports that its boards made, that are in no store and never will be.
         breaks: places where a board's report does not vouch for the one before.
+        roster: which files of its roster the gateway has taken; None if it did not.
+        certificates: when the gateway's certificates end.
     """
 
     gateway: str
@@ -58,6 +69,8 @@ class Collected:
     refused: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     breaks: int = 0
+    roster: list[str] | None = None
+    certificates: dict[str, datetime] = field(default_factory=dict)
     duration_s: float = 0.0
     done: bool = False
     error: NetzpulsError | None = None
@@ -73,6 +86,8 @@ class Collected:
             "refused": dict(self.refused),
             "lost": self.lost,
             "chain_breaks": self.breaks,
+            "roster": self.roster,
+            "certificates": {name: end.isoformat() for name, end in self.certificates.items()},
             "duration_s": round(self.duration_s, 3),
         }
         return document | (self.error.document() if self.error else {})
@@ -181,10 +196,54 @@ class _Pull:
     def __init__(self, city: Inventory, writer: Writer, on_progress: Progress) -> None:
         self._city = city
         self._seals = Seals(city.secrets)
+        self._revoked_s = {
+            board_id: board.revoked.timestamp()
+            for board_id, board in city.boards.items()
+            if board.revoked
+        }
         self._writer = writer
         self._on_progress = on_progress
 
     def run(self, session: Session, result: Collected, cursor: Cursor | None) -> None:
+        refusal: NetzpulsError | None = None
+        try:
+            self._give_roster(session, result)
+        except NetzpulsError as error:
+            refusal = error
+        self._read(session, result, cursor)
+        if refusal:
+            raise RosterError(
+                f"{result.gateway} was collected, but does not know who may report: "
+                f"{refusal.message}",
+                hint=refusal.hint,
+            )
+
+    def _give_roster(self, session: Session, result: Collected) -> None:
+        gateway = self._city.gateways[result.gateway]
+        files = roster.of(self._city, result.gateway)
+        arguments = [*split(gateway.command), "gateway", "roster", "--dir", gateway.data_dir]
+        with session.command(arguments) as command:
+            line = command.stdout.readline(_LINE_BYTES)
+            if not line:
+                command.finish()
+            greeting = roster.greeting(line)
+            self._check_identity(session, result, greeting.gateway)
+            result.certificates = dict(greeting.certificates)
+            command.send(roster.missing(files, greeting.have))
+            line = command.stdout.readline(_LINE_BYTES)
+            command.finish()
+            result.roster = roster.answered(line)
+
+    def _check_identity(self, session: Session, result: Collected, gateway: str) -> None:
+        if gateway != result.gateway:
+            folder = self._city.gateways[result.gateway].data_dir
+            raise HostError(
+                f"{session.host.label} ({session.host.name}): in {folder} there lives "
+                f"{printable(gateway)!r}",
+                hint="correct its host, ssh_port or data_dir in inventory.toml",
+            )
+
+    def _read(self, session: Session, result: Collected, cursor: Cursor | None) -> None:
         gateway = self._city.gateways[result.gateway]
         arguments = [*split(gateway.command), "gateway", "read", "--dir", gateway.data_dir]
         if cursor:
@@ -192,12 +251,7 @@ class _Pull:
         with session.command(arguments) as command:
             try:
                 header, pieces = transfer.read(command.stdout)
-                if header.gateway != result.gateway:
-                    raise HostError(
-                        f"{session.host.label} ({session.host.name}): in {gateway.data_dir} there "
-                        f"lives {printable(header.gateway)!r}",
-                        hint="correct its host, ssh_port or data_dir in inventory.toml",
-                    )
+                self._check_identity(session, result, header.gateway)
                 for piece in pieces:
                     self._ingest(result, header.database, piece)
                     self._on_progress(result)
@@ -213,6 +267,10 @@ class _Pull:
         verified = []
         refused: Counter[str] = Counter()
         for row in piece:
+            since_s = self._revoked_s.get(row.device)
+            if since_s is not None and row.received_s >= since_s:
+                refused[BOARD_REVOKED] += 1
+                continue
             found = intake.verify(row.device, row.raw, self._seals)
             if isinstance(found, intake.Refusal):
                 refused[found.reason] += 1

@@ -182,6 +182,8 @@ class Session:
         limit_s = max(1, math.ceil(self.remaining_s))
         line = f"exec timeout -k {_KILL_AFTER_S} {limit_s} {shlex.join(arguments)}"
         with self._explained(self.host):
+            if self._closed:
+                raise SSHException("it was closed")  # Fabric would open it again, without end
             channel = self._connections[-1].create_session()
             channel.exec_command(line.encode())
         self._command = command = Command(self, channel, shlex.join(arguments))
@@ -268,6 +270,23 @@ class Command:
         self._stderr = bytearray()
         self.stdout: BinaryIO = io.BufferedReader(_Output(self), _BUFFER_BYTES)
 
+    def send(self, data: bytes) -> None:
+        """Give the command its whole stdin, and end that.
+
+        Raises: HostError: it takes nothing for too long, or the session's time is used up.
+        """
+        session = self._session
+        self._channel.settimeout(min(session.deadlines.silence_s, session.remaining_s))
+        try:
+            self._channel.sendall(data)
+            self._channel.shutdown_write()
+        except TimeoutError:
+            if not session.remaining_s:
+                raise session.timed_out() from None
+            raise self._silent() from None
+        except OSError:
+            return  # it has ended: what it says on stdout, or `finish`, tells why
+
     def finish(self) -> None:
         """Wait for the end of a command whose output was read, but not for long.
 
@@ -324,15 +343,19 @@ class Command:
                 data: bytes = self._channel.recv(size)
             except TimeoutError:
                 if time.monotonic() >= silent_at:
-                    raise HostError(
-                        f"{session.host.label} ({session.host.name}) has been silent for "
-                        f"{session.deadlines.silence_s:g} s",
-                        hint="the line or the host hangs; what came is kept, run the command again",
-                    ) from None
+                    raise self._silent() from None
                 continue
             if not data and not session.remaining_s:
                 raise session.timed_out()
             return data
+
+    def _silent(self) -> HostError:
+        session = self._session
+        return HostError(
+            f"{session.host.label} ({session.host.name}) has been silent for "
+            f"{session.deadlines.silence_s:g} s",
+            hint="the line or the host hangs; what came is kept, run the command again",
+        )
 
     def _drain(self) -> None:
         """Take what is on stderr, so that it cannot fill the window; keep its end."""

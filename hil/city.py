@@ -262,7 +262,9 @@ class VirtualCity:
         public = private.public_key().public_bytes(
             serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
         )
-        return SshServer(self.folder / "sshd", public.decode())
+        # What runs behind it is the Netzpuls that runs this.
+        environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
+        return SshServer(self.folder / "sshd", public.decode(), environment=environment)
 
     def _write_city(self, sshd: SshServer, wlan_key: str) -> None:
         sites: dict[str, dict[str, Any]] = {}

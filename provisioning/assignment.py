@@ -20,6 +20,8 @@ _LEFT_ON_BOARD = (
     "itself is as it was: erase its flash before you give it away"
 )
 
+_NEXT_COLLECTION = "gateways know it after the next netzpuls fleet collect"
+
 
 @dataclass(frozen=True)
 class Change:
@@ -170,6 +172,37 @@ def reinstate(city: Inventory, board_id: str) -> Change:
     if not board.replaced_by:
         notes += _neighbours(city, entry, {board_id})
     return Change(moment, {board_id: entry}, notes)
+
+
+def revoke(city: Inventory, board_id: str, reason: str | None) -> Change:
+    """Return what it means that nothing is believed any more that a board says.
+
+    A board that is revoked already stays so since when it was; a new reason takes the old one's
+    place.
+
+    Raises: UsageError: no such board.
+    """
+    board = city.board(board_id)
+    moment = board.revoked or now()
+    reason = reason or board.revoked_because
+    entry = board.model_copy(update={"revoked": moment, "revoked_because": reason})
+    return Change(moment, {board_id: entry}, [_NEXT_COLLECTION])
+
+
+def trust_again(city: Inventory, board_id: str) -> Change:
+    """Return what it means that a board was revoked by mistake.
+
+    Raises: UsageError: no such board, or it is not revoked.
+    """
+    board = city.board(board_id)
+    if board.revoked is None:
+        raise UsageError(f"{board_id} is not revoked", hint="nothing is left to do")
+    entry = board.model_copy(update={"revoked": None, "revoked_because": None})
+    notes = [
+        _NEXT_COLLECTION,
+        "what it reported meanwhile: netzpuls fleet collect --again brings what the gateways have",
+    ]
+    return Change(now(), {board_id: entry}, notes)
 
 
 def flash_command(board: Board) -> str:

@@ -29,6 +29,7 @@ for command in (
     cli_registry.move,
     cli_registry.replace,
     cli_registry.retire,
+    cli_registry.revoke,
 ):
     board.add_command(command)
 

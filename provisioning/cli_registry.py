@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from fleet import inventory, period
+from fleet import inventory, period, revocation
 from fleet.cli.output import city_option, emit, json_option, result
 from fleet.errors import UsageError
 from fleet.inventory import Board, Inventory
@@ -133,6 +133,40 @@ def retire(
     _carry_out(city, decide, dry_run, as_json)
 
 
+@click.command()
+@click.argument("board_id", metavar="BOARD")
+@click.option("--reason", metavar="TEXT", help="Why; it stands in the registry.")
+@click.option("--undo", is_flag=True, help="It was a mistake: believe the board again.")
+@_changing_options
+def revoke(
+    board_id: str, *, city: Path, reason: str | None, undo: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Believe nothing any more that a board says, because it was lost or stolen.
+
+    From now on no report of it is stored. With the next collection its gateway takes none, and
+    refuses its connection. Run again it does what is left to do.
+    """
+
+    def decide(known: Inventory) -> Change:
+        if undo and reason:
+            raise UsageError("--undo needs no reason", hint="leave out --reason")
+        if undo:
+            return assignment.trust_again(known, board_id)
+        return assignment.revoke(known, board_id, reason)
+
+    change = registry.change(city, decide, dry_run=dry_run)
+    certificates = revocation.certificates(city, board_id)
+    if not certificates:
+        change.notes.append(
+            f"boards/{board_id}.pem is missing, so gateways go on to accept its connection; they "
+            "take no reports of it. Bring the file back and run the command again"
+        )
+    elif not dry_run:
+        # After the registry: reports are refused even where the CA's key is not at hand.
+        revocation.update(city, **{"remove" if undo else "add": certificates})
+    _tell(city, change, dry_run, as_json)
+
+
 def _moment(known: Inventory, at: str | None) -> datetime | None:
     if at is None:
         return None
@@ -143,7 +177,10 @@ def _moment(known: Inventory, at: str | None) -> datetime | None:
 def _carry_out(
     city: Path, decide: Callable[[Inventory], Change], dry_run: bool, as_json: bool
 ) -> None:
-    change = registry.change(city, decide, dry_run=dry_run)
+    _tell(city, registry.change(city, decide, dry_run=dry_run), dry_run, as_json)
+
+
+def _tell(city: Path, change: Change, dry_run: bool, as_json: bool) -> None:
     zone = ZoneInfo(inventory.load(city).city.timezone)
     document = {"dry_run": dry_run, **change.document()}
     emit(document, lambda: _show_change(change, zone, dry_run), as_json)
@@ -165,6 +202,9 @@ def _show_change(change: Change, zone: ZoneInfo, dry_run: bool) -> None:
 
 def _standing(board: Board, zone: ZoneInfo) -> str:
     place = f"{board.site}, {printable(board.room)}"
+    if board.revoked:
+        why = f" ({printable(board.revoked_because)})" if board.revoked_because else ""
+        return f"revoked since {_shown(board.revoked, zone)}{why}; it hangs in {place}"
     if board.retired:
         after = f", replaced by {board.replaced_by}" if board.replaced_by else ""
         return f"retired since {_shown(board.retired, zone)}{after}; it was in {place}"

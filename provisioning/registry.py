@@ -1,7 +1,7 @@
 """The registry of boards: a file that people read and git keeps, and the files beside it.
 
     registry.toml                     one table per board, sorted; holds no secret
-    boards/<id>.pem                   the board's certificate
+    boards/<id>.pem                   the board's certificates, the newest first
     secrets/keys/<id>.<key id>.key    a report key: 32 bytes in hex, mode 0600
 
 A board is enrolled when the registry says so, and not before: while it is flashed its identity
@@ -58,7 +58,7 @@ def enrol(
             try:
                 # The registry comes last: what is in it has its key and certificate, on disk.
                 file.write(key_path, reportkey.encode(report_key), file.PRIVATE)
-                file.write(certificate_path, certificate_pem)
+                file.write(certificate_path, _with_earlier(certificate_pem, before or b""))
                 entry = assignment.enrolled(known, board_id, board)
                 file.write(city / REGISTRY_FILE, render({**known.boards, board_id: entry}))
             except OSError:
@@ -80,6 +80,11 @@ def _take_back(key: Path, certificate: Path, is_new: bool, before: bytes | None)
             certificate.unlink(missing_ok=True)
         elif certificate.read_bytes() != before:
             file.write(certificate, before)
+
+
+def _with_earlier(certificate_pem: bytes, before: bytes) -> bytes:
+    """Return all certificates of a board, the newest first: revoking it means every one."""
+    return before if before.startswith(certificate_pem) else certificate_pem + before
 
 
 def certificate(city: Path, board_id: str) -> x509.Certificate | None:

@@ -11,6 +11,7 @@ from fleet import authority, inventory
 from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.gateway import prepare as preparation
+from fleet.gateway import roster as rosters
 from fleet.gateway import settings, supervisor, transfer
 from fleet.gateway.database import Reader
 from fleet.gateway.settings import Folder
@@ -126,3 +127,19 @@ def read(*, folder: Path, after: int, database: str | None, limit: int | None) -
         transfer.write(sys.stdout.buffer, header, rows)
     finally:
         reader.close()
+
+
+@gateway.command()
+@_folder_option
+def roster(*, folder: Path) -> None:
+    """Take from stdin who may report here.
+
+    `netzpuls fleet collect` calls it over SSH: report keys of this gateway's boards, the city's
+    CA certificate and the certificates that no longer hold. A running gateway notices.
+    """
+    if sys.stdin.isatty():
+        raise UsageError(
+            "the roster comes from city hall and this is a terminal",
+            hint="run there: netzpuls fleet collect",
+        )
+    rosters.serve(Folder(folder), sys.stdin.buffer, sys.stdout.buffer)

@@ -67,6 +67,7 @@ cafile {ca}
 certfile {certificate}
 keyfile {key}
 require_certificate true
+{crlfile}
 use_identity_as_username true
 use_username_as_clientid true
 # "1.2 or later" in mosquitto's words.
@@ -106,6 +107,7 @@ def write(folder: Folder, settings: Settings) -> None:
         ca=folder.ca.absolute(),
         certificate=folder.certificate("gateway").absolute(),
         key=folder.key("gateway").absolute(),
+        crlfile=f"crlfile {folder.revoked.absolute()}" if folder.revoked.is_file() else "",
         **settings.limits.model_dump(),
     )
     try:
@@ -249,7 +251,7 @@ _CHATTER = (b"Sending ", b"Received ", b"No will ", b"\t", b"collector-")
 _REFUSALS = {
     "topic-denied": re.compile(r"Denied PUBLISH from (?P<device>\S+) \(.*?'(?P<topic>.*?)', "),
     "certificate-missing": re.compile(r"peer did not return a certificate"),
-    # It is of another CA, expired, or not a client's: mosquitto does not say which.
+    # It is of another CA, expired, revoked, or not a client's: mosquitto does not say which.
     "certificate-invalid": re.compile(r"certificate verify failed"),
     # A line that breaks without farewell is no refusal: boards lose their radio all the time.
     "tls-failed": re.compile(

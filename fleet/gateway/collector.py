@@ -80,7 +80,7 @@ class Collector:
         self._limits = chosen.limits
         self._database = Database(folder.database)
         self._keyring = keyring.load(folder.boards)
-        self._boards_seen = _signature(folder.boards)
+        self._boards_seen = signature(folder.boards)
         self._boards_due = 0.0
         # Filled by the network's thread, emptied by the main one; None says stop.
         self._inbox: queue.SimpleQueue[_Arrival | None] = queue.SimpleQueue()
@@ -303,7 +303,7 @@ class Collector:
         now = time.monotonic()
         if now >= self._boards_due:
             self._boards_due = now + _IDLE_S
-            seen = _signature(self._folder.boards)
+            seen = signature(self._folder.boards)
             if seen != self._boards_seen:
                 self._boards_seen = seen
                 self._reload()
@@ -325,7 +325,8 @@ class Collector:
             self._counts = dict.fromkeys(self._counts, 0)
 
 
-def _signature(path: Path) -> tuple[int, int, int] | None:
+def signature(path: Path) -> tuple[int, int, int] | None:
+    """Return what tells whether a file was changed, None if it is not there."""
     try:
         status = path.stat()
     except OSError:

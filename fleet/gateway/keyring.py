@@ -9,6 +9,7 @@ A board that is not in it gets nothing into the store, whatever certificate it h
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,6 +78,20 @@ def load(path: Path) -> Keyring:
             )
         keys[board] = {int(key_id): bytes.fromhex(key) for key_id, key in entry.keys.items()}
     return Keyring(keys)
+
+
+def check(content: bytes, path: Path) -> int:
+    """Return how many boards a boards.toml has that is to be written to `path`.
+
+    Raises: ConfigurationError: it is none. The message never holds a key.
+    """
+    try:
+        data = tomllib.loads(content.decode())
+    except ValueError:
+        raise ConfigurationError(
+            f"what is to become {path} is no TOML", hint="is city hall's Netzpuls as new as this?"
+        ) from None
+    return len(document.check(_BoardsFile, data, path).board)
 
 
 def render(keys: Mapping[str, Mapping[int, bytes]]) -> str:

@@ -17,7 +17,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fleet import authority, file, reportkey
+from fleet import authority, file, reportkey, revocation
 from fleet.authority import GATEWAY_VALID, Authority, Identity
 from fleet.errors import READABLE, ConfigurationError, UsageError
 from fleet.gateway import keyring, settings
@@ -95,13 +95,16 @@ def plan(
         changes.append(Change(folder.settings, text.encode(), file.PUBLIC, "new"))
     hosts = list(dict.fromkeys((gateway_id, entry.broker_host, entry.host)))
     changes += _replaced(folder.ca, ca.certificate_pem, file.PUBLIC)
+    revoked = revocation.read(city.folder)
+    if revoked is not None:
+        changes += _replaced(folder.revoked, revoked, file.PUBLIC)
     gateway = _identity(ca, folder, "gateway", gateway_id, hosts)
     collector = _identity(ca, folder, "collector", gateway_id, ())
     for name, identity in (("gateway", gateway), ("collector", collector)):
         # The key first: with the old key a new certificate is a pair, at every moment.
         changes += _replaced(folder.tls / f"{name}.key", identity.key_pem, file.PRIVATE)
         changes += _replaced(folder.tls / f"{name}.pem", identity.certificate_pem, file.PUBLIC)
-    keys = _report_keys(city, gateway_id)
+    keys = report_keys(city, gateway_id)
     changes += _replaced(folder.boards, keyring.render(keys).encode(), file.PRIVATE)
     expires = min(i.certificate.not_valid_after_utc for i in (gateway, collector))
     return Plan(gateway_id, folder, len(keys), expires, changes)
@@ -175,7 +178,11 @@ def _present_key(path: Path) -> ec.EllipticCurvePrivateKey | None:
     return key if isinstance(key, ec.EllipticCurvePrivateKey) else None
 
 
-def _report_keys(city: Inventory, gateway_id: str) -> dict[str, dict[int, bytes]]:
+def report_keys(city: Inventory, gateway_id: str) -> dict[str, dict[int, bytes]]:
+    """Return the report keys of a gateway's boards, by board and key id.
+
+    Raises: ConfigurationError: one is missing or is none.
+    """
     present = reportkey.key_ids(city.secrets)
     keys: dict[str, dict[int, bytes]] = {}
     for board_id, board in city.boards_of_gateway(gateway_id).items():

@@ -111,6 +111,11 @@ class Folder:
         return self.tls / "ca.pem"
 
     @property
+    def revoked(self) -> Path:
+        """The certificates that no longer hold; not there if there are none."""
+        return self.tls / "revoked.pem"
+
+    @property
     def broker(self) -> Path:
         """The folder of what mosquitto needs."""
         return self.path / "broker"

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import IO, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -38,6 +38,9 @@ _BACKOFF_S = (0.5, 30.0)
 # A child that ran this long had no trouble starting: its next end is a new story.
 _STEADY_S = 60
 _STATE_RETRY_S = 5.0
+_LOOK_S = 1.0
+# What each child is, in terms of certificates.
+_PARTS: dict[str, Literal["gateway", "collector"]] = {"broker": "gateway", "collector": "collector"}
 _EXPIRES_SOON = timedelta(days=30)
 
 _PREPARE = "run `netzpuls gateway prepare` again at city hall and copy what it made"
@@ -59,6 +62,7 @@ class _Stop(NamedTuple):
 
 
 _Event = _Ended | _Ready | _Stop
+_Signatures = list[tuple[int, int, int] | None]
 
 
 @dataclass
@@ -75,6 +79,7 @@ class _Child:
     started_s: float = 0.0
     delay_s: float = 0.0
     due_s: float | None = None
+    asked: bool = False
 
     def start(self) -> None:
         """Start it; only ever in the main thread (see leash.tie)."""
@@ -92,6 +97,12 @@ class _Child:
         )
         self.process = process
         threading.Thread(target=self._follow, args=(process,), daemon=True).start()
+
+    def restart(self) -> None:
+        """Have it start anew; it does when it has ended."""
+        if self.process is not None:
+            self.asked = True
+            self.process.terminate()
 
     def stop(self) -> None:
         """End it: politely, and after a while not so."""
@@ -136,6 +147,8 @@ class Supervisor:
     _children: list[_Child] = field(default_factory=list)
     _ready: bool = False
     _state_written: bool = True
+    _state_due_s: float = 0.0
+    _seen: dict[str, _Signatures] = field(default_factory=dict)
 
     def run(self) -> None:
         """Run until SIGTERM.
@@ -144,6 +157,7 @@ class Supervisor:
         """
         with _only_one(self.folder), self._stop_on_sigterm():
             boards = check(self.folder, self.settings)
+            self._seen = _signatures(self.folder)
             try:
                 if self._start_broker():
                     self._start_collector()
@@ -222,13 +236,10 @@ class Supervisor:
                     child.start()
                     self._write_state()
             waits = [child.due_s - now for child in self._children if child.due_s is not None]
-            if not self._state_written:
-                waits.append(_STATE_RETRY_S)
             try:
-                event = self._events.get(timeout=min(waits, default=None))
+                event = self._events.get(timeout=max(0, min([*waits, _LOOK_S])))
             except queue.Empty:
-                if not self._state_written:
-                    self._write_state()
+                self._look_around()
                 continue
             match event:
                 case _Stop():
@@ -237,6 +248,21 @@ class Supervisor:
                     self._greet()
                 case _Ended(child, code):
                     self._recover(child, code)
+
+    def _look_around(self) -> None:
+        """Have a child start anew whose certificates, or list of revoked ones, were changed.
+
+        Mosquitto would read some of them again on SIGHUP, but not the CA's, and a board that was
+        revoked would keep the connection that it has.
+        """
+        if not self._state_written and time.monotonic() >= self._state_due_s:
+            self._write_state()
+        seen = _signatures(self.folder)
+        for child in self._children:
+            if seen[child.name] != self._seen[child.name]:
+                log.info("certificates-changed", restarts=child.name)
+                child.restart()
+        self._seen = seen
 
     def _greet(self) -> None:
         first, self._ready = not self._ready, True
@@ -251,9 +277,23 @@ class Supervisor:
             raise ConfigurationError("the collector cannot begin", hint="its reason stands above")
         if child.name == "collector":
             self._ready = False
+        if child.asked:
+            child.asked, child.process, child.due_s = False, None, time.monotonic()
+            if child.name == "broker":
+                self._write_configuration()
+            self._write_state()
+            return
         delay_s = child.plan_restart()
         log.warning("child-ended", child=child.name, why=_why(code), restart_in_s=delay_s)
         self._write_state()
+
+    def _write_configuration(self) -> None:
+        """Name the list of revoked certificates to the broker, now that there may be one."""
+        try:
+            broker.write(self.folder, self.settings)
+        except GatewayError as error:
+            # A full disk must not end what boards are served by; the collector refuses them.
+            log.error(error.code, detail=error.message, hint=error.hint)
 
     def _stop(self) -> None:
         # The collector first: what it has in hand it can still acknowledge.
@@ -280,8 +320,19 @@ class Supervisor:
             if self._state_written:
                 log.warning("state-not-written", file=self.folder.state, detail=error.strerror)
             self._state_written = False
+            self._state_due_s = time.monotonic() + _STATE_RETRY_S
         else:
             self._state_written = True
+
+
+def _signatures(folder: Folder) -> dict[str, _Signatures]:
+    """Return what tells whether the files changed that each child reads when it starts."""
+    files = {
+        name: [folder.ca, folder.certificate(part), folder.key(part)]
+        for name, part in _PARTS.items()
+    }
+    files["broker"].append(folder.revoked)
+    return {name: [collector.signature(path) for path in paths] for name, paths in files.items()}
 
 
 def check(folder: Folder, chosen: Settings) -> int:

@@ -37,7 +37,9 @@ def login(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Login]:
     folder = tmp_path_factory.mktemp("ssh")
     identity = folder / "identity"
     public = new_key(identity)
-    with SshServer(folder / "server", public) as server:
+    # What runs behind it is this checkout.
+    environment = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with SshServer(folder / "server", public, environment=environment) as server:
         yield Login(server, identity)
 
 

@@ -268,3 +268,11 @@ def test_times_keep_their_second(city: Path) -> None:
     _enrol(city)
     loaded = inventory.load(city).boards[BOARD]
     assert loaded.certificate_expires - loaded.enrolled == timedelta(days=3650)
+
+
+def test_a_boards_earlier_certificates_stay_known(city: Path) -> None:
+    for key_id, pem in ((1, b"FIRST\n"), (2, b"SECOND\n"), (2, b"SECOND\n")):
+        registry.enrol(
+            city, BOARD, _entry(key_id), report_key=bytes([key_id]) * 32, certificate_pem=pem
+        )
+    assert (city / "boards" / f"{BOARD}.pem").read_bytes() == b"SECOND\nFIRST\n"
