@@ -127,7 +127,10 @@ class _DamagedError(Exception):
 
 def _parse(path: Path, content: bytes) -> Application:
     _check_firmware(content, START, "boot loader")
-    partitions = _partitions(content)
+    at = TABLE_ADDRESS - START
+    partitions = _partitions(content[at : at + TABLE_BYTES])
+    if not partitions:
+        raise _DamagedError(f"it holds no partition table at {TABLE_ADDRESS:#x}")
     applications = [p for p in partitions if p.type == _APPLICATION]
     if not applications:
         raise _DamagedError("its partition table names no application")
@@ -167,9 +170,18 @@ def _deflated(content: bytes, data: tuple[Partition, ...]) -> tuple[Region, ...]
     return tuple(regions)
 
 
-def _partitions(content: bytes) -> list[Partition]:
-    at = TABLE_ADDRESS - START
-    table = content[at : at + TABLE_BYTES]
+def partitions(table: bytes) -> list[Partition]:
+    """Read a partition table; what is none has no partitions.
+
+    Raises: ImageError: it is damaged.
+    """
+    try:
+        return _partitions(table)
+    except _DamagedError as damage:
+        raise ImageError(str(damage), hint=_HINT) from None
+
+
+def _partitions(table: bytes) -> list[Partition]:
     partitions = []
     for offset in range(0, len(table) - _ENTRY.size + 1, _ENTRY.size):
         entry = table[offset : offset + _ENTRY.size]
@@ -183,8 +195,6 @@ def _partitions(content: bytes) -> list[Partition]:
         _, kind, subtype, start, size, label, _ = _ENTRY.unpack(entry)
         name = label.rstrip(b"\0").decode("ascii", "replace")
         partitions.append(Partition(name, kind, subtype, start, size))
-    if not partitions:
-        raise _DamagedError(f"it holds no partition table at {TABLE_ADDRESS:#x}")
     return partitions
 
 

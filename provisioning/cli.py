@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
@@ -11,10 +12,12 @@ import click
 from rich.console import Console
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
+from fleet.errors import UsageError
 from fleet.inventory import Role
 from fleet.text import printable
 from provisioning import cli_registry
 from provisioning.application import Application
+from provisioning.check import Checked, CheckRequest, check_board
 from provisioning.display import Display
 from provisioning.flash import Flashed, FlashRequest, Plan, carry_out, plan
 
@@ -105,6 +108,44 @@ def flash(
     emit(flashed.document(), lambda: _show_flashed(flashed), as_json)
 
 
+@board.command()
+@city_option
+@click.option("--port", required=True, metavar="P", help="Serial port, such as /dev/ttyUSB0.")
+@click.option(
+    "--micropython",
+    "image",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The image that the board should run; without it that is not compared.",
+)
+@click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
+@json_option
+def check(*, city: Path, port: str, image: Path | None, repair: bool, as_json: bool) -> None:
+    """Compare the board on a port with the registry; write nothing.
+
+    Identity, application and every file are compared, dead boards included; then the board
+    starts anew and says how it is. Exit code 1 if something differs.
+    """
+    if repair and image is None:
+        raise UsageError("--repair needs the image", hint="add --micropython FILE")
+    with Display(progress) as display:
+        checked = check_board(CheckRequest(city, port, image), display.show)
+    entry = checked.entry
+    if repair and not checked.ok and entry and not entry.revoked and not entry.retired:
+        if not as_json:
+            _show_checked(checked, city)
+        request = FlashRequest(city, port, entry.site, entry.room, entry.role, image)
+        with _interruptible(port), Display(progress) as display:
+            flashed = carry_out(plan(request), display.show)
+        document = checked.document() | {"repaired": flashed.document()}
+        emit(document, lambda: _show_flashed(flashed), as_json)
+        return
+    document = checked.document() | {"ok": checked.ok, "repaired": None}
+    emit(document, lambda: _show_checked(checked, city), as_json)
+    if not checked.ok:
+        sys.exit(1)
+
+
 @contextlib.contextmanager
 def _interruptible(port: str) -> Iterator[None]:
     try:
@@ -127,6 +168,21 @@ def _show_plan(planned: Plan) -> None:
     for part in document["write"]:
         _say(f"write {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
     _say("Nothing was written. Run the command without --dry-run.")
+
+
+def _show_checked(checked: Checked, city: Path) -> None:
+    _say(f"{checked.board} on {checked.port}")
+    width = max(len(finding.what) for finding in checked.findings)
+    for finding in checked.findings:
+        mark = "ok " if finding.ok else "BAD"
+        _say(f"  {mark} {finding.what:{width}}  {finding.told}")
+    if not checked.ok and checked.entry:
+        _say(
+            f"To write what differs: netzpuls board check --city {city} --port {checked.port} "
+            "--repair --micropython FILE"
+        )
+    elif not checked.ok:
+        _say("To make it one of the city's: netzpuls board flash --help")
 
 
 def _show_flashed(flashed: Flashed) -> None:

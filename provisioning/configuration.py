@@ -106,6 +106,37 @@ def _with_port(target: Portal | Service) -> dict[str, Any]:
     return target.model_dump() | {"port": target.port or (443 if target.tls else 80)}
 
 
+def encoded(
+    inventory: Inventory,
+    *,
+    board: str,
+    key_id: int,
+    site: str,
+    role: Role,
+    wlan_keys: Mapping[str, str],
+    hash_key: bytes,
+    hardware: str | None = None,
+) -> bytes:
+    """Return config.json, checked by the code that will read it; arguments as `configuration`.
+
+    Raises: ConfigurationError: the board would refuse it.
+    """
+    content = encode(
+        configuration(
+            inventory,
+            board=board,
+            key_id=key_id,
+            site=site,
+            role=role,
+            wlan_keys=wlan_keys,
+            hash_key=hash_key,
+            hardware=hardware,
+        )
+    )
+    check(content)
+    return content
+
+
 def encode(content: dict[str, Any]) -> bytes:
     """Return config.json: the same content gives the same bytes."""
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode()

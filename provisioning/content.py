@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from provisioning import disk
-from provisioning.application import START, TABLE_ADDRESS, TABLE_BYTES, Application
+from provisioning.application import START, TABLE_ADDRESS, TABLE_BYTES, Application, Partition
 from provisioning.disk import BLOCK_BYTES, Disk, Extent
 from provisioning.errors import DiskError
 from provisioning.region import Region
@@ -19,6 +19,7 @@ REPORT_KEY = "identity/report.key"
 CERTIFICATE = "identity/board.der"
 PRIVATE_KEY = "identity/board.key.der"
 AUTHORITY = "identity/ca.der"
+PRIVATE_KEY_BYTES = 138  # an ECDSA P-256 key as PKCS #8 in DER
 
 # What the desk puts there, and nobody else; what is not wanted any more goes.
 _OURS = ("agent/", "linkreport/", "port/", "boot.py", "main.py", "identity/roots.der")
@@ -47,11 +48,24 @@ def found(flash: Flash, application: Application, likely: Mapping[str, bytes]) -
     table = application.content[TABLE_ADDRESS - START :][:TABLE_BYTES]
     if flash.read(TABLE_ADDRESS, len(table)) != table:
         return None
-    size = application.file_system.size
     try:
-        return Disk(size, _Fetch(flash, application.file_system.offset, disk.fresh(likely, size)))
+        return opened(flash, application.file_system, likely)
     except DiskError:
         return None
+
+
+def opened(flash: Flash, partition: Partition, likely: Mapping[str, bytes]) -> Disk:
+    """Open the file system in a partition; `likely` as for `found`.
+
+    Raises: DiskError: there is none, or it is damaged.
+    """
+    extents = disk.fresh(likely, partition.size)
+    return Disk(partition.size, _Fetch(flash, partition.offset, extents))
+
+
+def is_ours(path: str) -> bool:
+    """Tell whether a file is one that only the desk puts onto a board."""
+    return path.startswith(_OURS)
 
 
 def update(board: Disk, files: Mapping[str, bytes]) -> list[Extent]:
@@ -62,7 +76,7 @@ def update(board: Disk, files: Mapping[str, bytes]) -> list[Extent]:
     Raises: DiskError: the file system is damaged or full.
     """
     for path in board.names():
-        if path not in files and path.startswith(_OURS):
+        if path not in files and is_ours(path):
             board.remove(path)
     for path in sorted(files):
         board.write(path, files[path])

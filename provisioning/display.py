@@ -25,6 +25,7 @@ STAGES = {
     "file system": "write agent, configuration, identity",
     "self-test": "restart, self-test",
     "enrol": "enrol",
+    "check": "compare application and files",
 }
 
 _NOTHING_SENT = dict.fromkeys(("application", "file system"), "already there")

@@ -45,14 +45,12 @@ from provisioning.disk import Disk
 from provisioning.errors import ChipError, DiskError, ReassignError
 from provisioning.journal import Pending
 from provisioning.region import Region
-from provisioning.session import BAUDS, Advance, Session
+from provisioning.session import Advance, Session, speeds
 
 SELF_TEST_S = 60.0
 REPORT_KEY_BYTES = 32
 # A certificate that ends sooner is made anew when its board is on the desk.
 RENEW_BEFORE = timedelta(days=365)
-
-_PRIVATE_KEY_BYTES = 138  # an ECDSA P-256 key as PKCS #8 in DER
 
 
 @dataclass(frozen=True)
@@ -173,14 +171,15 @@ def plan(request: FlashRequest) -> Plan:
     city.room(request.site, request.room)
     wlan_keys = configuration.wlan_keys(city, request.site, request.role)
     # Checked now with another board's name and secrets: later only those change.
-    _configuration(
-        request,
+    configuration.encoded(
         city,
-        wlan_keys,
         board="np-000000000000",
         key_id=1,
-        hardware=_hardware(request, None),
+        site=request.site,
+        role=request.role,
+        wlan_keys=wlan_keys,
         hash_key=bytes(hashkey.KEY_BYTES),
+        hardware=_hardware(request, None),
     )
     loaded = application.load(request.image)
     files = image.agent_files()
@@ -252,7 +251,7 @@ class _Flashing:
         with contextlib.ExitStack() as stack:
             with self._stage("connect"):
                 adapter_name = adapter.name(request.port)
-                bauds = _bauds(request.baud, adapter.speed(adapter_name))
+                bauds = speeds(request.baud, adapter.speed(adapter_name))
                 session = stack.enter_context(Session(line, bauds))
             self._board = "np-" + session.mac.replace(":", "")
             with self._stage("prepare"):
@@ -326,7 +325,7 @@ class _Flashing:
         if stored is None or certificate is None:
             return None
         pending = Pending(
-            self._board, known.key_id, stored, _der(certificate), bytes(_PRIVATE_KEY_BYTES)
+            self._board, known.key_id, stored, _der(certificate), bytes(content.PRIVATE_KEY_BYTES)
         )
         likely = self._files(pending, hardware, hash_key, ca)
         return content.found(session, self._plan.application, likely)
@@ -369,14 +368,15 @@ class _Flashing:
         self, pending: Pending, hardware: str | None, hash_key: bytes, ca: Authority
     ) -> dict[str, bytes]:
         """Return all that the board's file system is to hold, beside what the board writes."""
-        config = _configuration(
-            self._request,
+        config = configuration.encoded(
             self._plan.inventory,
-            self._plan.wlan_keys,
             board=self._board,
             key_id=pending.key_id,
-            hardware=hardware,
+            site=self._request.site,
+            role=self._request.role,
+            wlan_keys=self._plan.wlan_keys,
             hash_key=hash_key,
+            hardware=hardware,
         )
         return self._plan.files | {
             "config.json": config,
@@ -449,13 +449,6 @@ class _Flashing:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
 
 
-def _bauds(asked: int | None, known: int | None) -> list[int]:
-    """Return the speeds to try, the best first."""
-    if asked:
-        return [asked]
-    return [baud for baud in BAUDS if known not in BAUDS or baud <= known]
-
-
 def _is_good(pending: Pending, ca: Authority) -> bool:
     """Tell whether an identity is whole, the CA's, and will last a while."""
     if not pending.is_whole():
@@ -480,33 +473,6 @@ def _hardware(request: FlashRequest, known: Board | None) -> str | None:
     if request.hardware is None:
         return known.hardware if known else None
     return None if request.hardware == NO_HARDWARE else request.hardware
-
-
-def _configuration(
-    request: FlashRequest,
-    city: Inventory,
-    wlan_keys: dict[str, str],
-    *,
-    board: str,
-    key_id: int,
-    hardware: str | None,
-    hash_key: bytes,
-) -> bytes:
-    """Return config.json, checked by the code that will read it."""
-    content = configuration.encode(
-        configuration.configuration(
-            city,
-            board=board,
-            key_id=key_id,
-            site=request.site,
-            role=request.role,
-            wlan_keys=wlan_keys,
-            hash_key=hash_key,
-            hardware=hardware,
-        )
-    )
-    configuration.check(content)
-    return content
 
 
 def _image_document(loaded: Application) -> dict[str, Any]:

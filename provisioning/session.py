@@ -61,6 +61,13 @@ _local = threading.local()
 _installing = threading.Lock()
 
 
+def speeds(asked: int | None, known: int | None) -> list[int]:
+    """Return the speeds to try, the best first: the one asked for, or from the known one down."""
+    if asked:
+        return [asked]
+    return [baud for baud in BAUDS if known not in BAUDS or baud <= known]
+
+
 class Session:
     """A board in the hands of esptool's stub, from identification to the last digest.
 

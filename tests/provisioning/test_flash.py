@@ -156,7 +156,7 @@ def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> 
     assert set(flashed.seconds) == {*stages, "total"}
 
 
-def _put(board: Board, name: str, content: bytes) -> None:
+def put(board: Board, name: str, content: bytes) -> None:
     """Write a file as the board does."""
     opened = disk.Disk(
         VFS_BYTES, lambda block: board.flash.read(VFS + block * 4096, disk.BLOCK_BYTES)
@@ -173,7 +173,7 @@ def test_the_same_board_again_keeps_its_identity_and_its_reports(
     flash_board(request_)
     board.flash.erase_sector(0x9000)
     board.flash.program(0x9000, b"boots")
-    _put(board, "spool/00000001.seg", b"reports")
+    put(board, "spool/00000001.seg", b"reports")
     first = _files(board)
     steps: list[Progress] = []
     flashed = flash_board(replace(request_, role="ap-monitor"), steps.append)
@@ -200,8 +200,8 @@ def test_nothing_is_written_twice(request_: FlashRequest, board: Board) -> None:
 
 def test_what_the_agent_no_longer_has_goes(request_: FlashRequest, board: Board) -> None:
     flash_board(request_)
-    _put(board, "agent/old.mpy", b"M\x06")
-    _put(board, "agent/agent.mpy", b"damaged")
+    put(board, "agent/old.mpy", b"M\x06")
+    put(board, "agent/agent.mpy", b"damaged")
     flash_board(request_)
     files = _files(board)
     assert "agent/old.mpy" not in files
@@ -224,7 +224,7 @@ def test_an_identity_that_is_not_the_registry_s_is_made_anew(
     request_: FlashRequest, board: Board, name: str
 ) -> None:
     flash_board(request_)
-    _put(board, f"identity/{name}", b"\x30" + bytes(40))
+    put(board, f"identity/{name}", b"\x30" + bytes(40))
     assert flash_board(request_).entry.key_id == 2
     assert _files(board)[f"identity/{name}"] != b"\x30" + bytes(40)
 
@@ -265,7 +265,7 @@ def test_power_that_goes_at_any_moment(
     is_update = seed % 2
     if is_update:
         flash_board(request_)
-        _put(board, "spool/00000001.seg", b"reports")
+        put(board, "spool/00000001.seg", b"reports")
         request_ = replace(request_, role="ap-monitor")
     made: list[bytes] = []
     for _ in range(2):
