@@ -80,6 +80,6 @@ class StoreError(NetzpulsError):
 
 
 class OutputError(NetzpulsError):
-    """The result itself cannot be written, because the disk that stdout leads to is full."""
+    """The result itself cannot be written: the disk is full that stdout or its file is on."""
 
     code = "output"

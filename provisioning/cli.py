@@ -20,11 +20,12 @@ from provisioning.application import Application
 from provisioning.check import Checked, CheckRequest, check_board
 from provisioning.display import Display
 from provisioning.flash import Flashed, FlashRequest, Plan, carry_out, plan
+from provisioning.label.cli import label
 
 
 @click.group()
 def board() -> None:
-    """Flash, enrol and list boards; say where they hang."""
+    """Flash, enrol, label and list boards; say where they hang."""
 
 
 for command in (
@@ -33,6 +34,7 @@ for command in (
     cli_registry.replace,
     cli_registry.retire,
     cli_registry.revoke,
+    label,
 ):
     board.add_command(command)
 

@@ -23,7 +23,7 @@ from fleet.errors import NetzpulsError, OutputError
 
 # noun: (where it lives, what it is for)
 NOUNS = {
-    "board": ("provisioning.cli:board", "Flash, enrol and list boards."),
+    "board": ("provisioning.cli:board", "Flash, enrol, label and list boards."),
     "gateway": ("fleet.cli.gateway:gateway", "Prepare and run a site's gateway."),
     "fleet": ("fleet.cli.fleet:fleet", "Collect reports; show uptime and outages."),
     "lab": ("hil.cli:lab", "Virtual boards, for trying and for tests."),

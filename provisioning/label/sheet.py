@@ -1,0 +1,178 @@
+"""Sheets of labels for chosen boards: decided and checked before they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from fleet.errors import UsageError
+from fleet.inventory import REGISTRY_FILE, Board, Inventory
+from provisioning import enrolment
+from provisioning.enrolment import EnrolmentId
+from provisioning.label import face, html, pdf
+from provisioning.label.layout import Label, Language, Page, pages
+from provisioning.label.stock import Place, Stock
+
+_FIRST = "a board gets there by netzpuls board flash"
+
+
+class Format(NamedTuple):
+    """How the labels are printed: on which sheet, in which language, how many of each, from where.
+
+    `skip` is how many labels of the first sheet are gone already.
+    """
+
+    stock: Stock
+    language: Language
+    copies: int = 1
+    skip: int = 0
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """Labels on their sheets; `notes` are for the technician."""
+
+    title: str
+    format: Format
+    boards: Sequence[tuple[str, Board]]
+    labels: Sequence[Label]
+    notes: Sequence[str]
+
+    @property
+    def places(self) -> list[Place]:
+        """Where each label is."""
+        skip, stock = self.format.skip, self.format.stock
+        return [stock.place(position) for position in range(skip, skip + len(self.labels))]
+
+    @property
+    def count(self) -> int:
+        """How many sheets it takes."""
+        return self.places[-1].sheet + 1
+
+    def pdf(self) -> bytes:
+        """Return the sheets as PDF."""
+        return pdf.render(self._pages(), self.title)
+
+    def html(self) -> str:
+        """Return the sheets as HTML."""
+        return html.render(self._pages(), self.title, self.format.language)
+
+    def document(self) -> dict[str, Any]:
+        """Return what is printed, as `--json` prints it; sheets, rows and columns count from 1."""
+        return {
+            "sheets": self.count,
+            "labels": [
+                {
+                    "board": board_id,
+                    "site": board.site,
+                    "room": board.room,
+                    "enrolment_id": str(label.enrolment_id),
+                    "sheet": place.sheet + 1,
+                    "row": place.row + 1,
+                    "column": place.column + 1,
+                }
+                for (board_id, board), label, place in zip(
+                    self.boards, self.labels, self.places, strict=True
+                )
+            ],
+            "notes": list(self.notes),
+        }
+
+    def _pages(self) -> list[Page]:
+        chosen = self.format
+        return pages(self.labels, chosen.stock, chosen.language, skip=chosen.skip)
+
+
+def lay_out(
+    city: Inventory, boards: Sequence[tuple[str, Board]], notes: Sequence[str], chosen: Format
+) -> Sheets:
+    """Put labels for the boards on sheets.
+
+    Raises: UsageError: `skip` is more than a sheet.
+    """
+    stock = chosen.stock
+    if chosen.skip >= stock.per_sheet:
+        raise UsageError(
+            f"a sheet has {stock.per_sheet} labels: {chosen.skip} of them cannot be used already",
+            hint=f"--skip 0 to {stock.per_sheet - 1}; a sheet that is used up is not printed on",
+        )
+    printed = [each for each in boards for _ in range(chosen.copies)]
+    labels = [_label(city, board_id, board) for board_id, board in printed]
+    title = f"Netzpuls · {face.clean(city.city.name)[0]}"
+    notes = [*notes, *_lacking(city, boards)]
+    return Sheets(title, chosen, printed, labels, notes)
+
+
+def named(city: Inventory, texts: Sequence[str]) -> tuple[list[tuple[str, Board]], list[str]]:
+    """Return the boards that were named by id or scanned, each once, and notes on them.
+
+    Raises: UsageError: one is no board, or the registry does not have it.
+    """
+    boards: dict[str, Board] = {}
+    notes = []
+    for text in texts:
+        board_id, key_id = enrolment.parse(text)
+        board = city.boards.get(board_id)
+        if board is None:
+            raise UsageError(
+                f"no board {board_id} in {city.folder / REGISTRY_FILE}",
+                hint=f"netzpuls board list shows those there are; {_FIRST}",
+            )
+        boards[board_id] = board
+        if key_id not in (None, board.key_id):
+            notes.append(
+                f"{board_id}: the label that was scanned is for key {key_id}, the registry has "
+                f"key {board.key_id}; the new label is for that one"
+            )
+    notes += [
+        f"{board_id} was revoked on {board.revoked:%Y-%m-%d}; its label is printed as it was named"
+        for board_id, board in boards.items()
+        if board.revoked is not None
+    ]
+    return list(boards.items()), notes
+
+
+def in_service(city: Inventory, site_id: str | None) -> tuple[list[tuple[str, Board]], list[str]]:
+    """Return all boards, or a site's, in the order of their sites and rooms, and notes on them.
+
+    Those that are revoked are left out.
+
+    Raises: UsageError: no such site, or no boards.
+    """
+    if site_id is not None:
+        city.site(site_id)
+    there = [(i, b) for i, b in city.boards.items() if site_id in (None, b.site)]
+    boards = [(i, b) for i, b in there if b.revoked is None]
+    left_out = len(there) - len(boards)
+    gone = f"{left_out} that {'is' if left_out == 1 else 'are'} revoked" if left_out else ""
+    if not boards:
+        place = f"at site {site_id!r}" if site_id else f"in {city.folder / REGISTRY_FILE}"
+        raise UsageError(
+            f"no boards {place}" + (f" but {gone}" if gone else ""),
+            hint="name those whose labels you want" if gone else _FIRST,
+        )
+    boards.sort(key=lambda each: (city.sites[each[1].site].name, each[1].room, each[0]))
+    return boards, [f"without {gone}"] if gone else []
+
+
+def _label(city: Inventory, board_id: str, board: Board) -> Label:
+    return Label(
+        city=face.clean(city.city.name)[0],
+        site=face.clean(city.sites[board.site].name)[0],
+        room=face.clean(board.room)[0],
+        enrolment_id=EnrolmentId(board_id, board.key_id),
+    )
+
+
+def _lacking(city: Inventory, boards: Sequence[tuple[str, Board]]) -> list[str]:
+    names = dict.fromkeys(
+        name
+        for _, board in boards
+        for name in (city.city.name, city.sites[board.site].name, board.room)
+    )
+    return [
+        f"{name!r}: {face.LACKING} stands for {lacking!r}, which the labels' typeface lacks"
+        for name, lacking in ((name, face.clean(name)[1]) for name in names)
+        if lacking
+    ]
