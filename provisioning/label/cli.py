@@ -35,7 +35,7 @@ _SUFFIXES = (".pdf", ".html")
 @click.option(
     "--stock",
     "stock_id",
-    type=click.Choice(list(stock.known()), case_sensitive=False),
+    type=click.Choice(list(stock.known())),
     default=stock.DEFAULT,
     show_default=True,
     metavar="N",
@@ -103,7 +103,7 @@ def label(
 
 def _files(output: Path) -> list[Path]:
     suffix = output.suffix.lower()
-    if output.is_dir():
+    if _is_folder(output):
         raise UsageError(f"{output} is a folder", hint="name a file in it: --output FILE.pdf")
     if suffix in _SUFFIXES:
         files = [output]
@@ -114,9 +114,16 @@ def _files(output: Path) -> list[Path]:
         )
     else:
         files = [output.with_suffix(each) for each in _SUFFIXES]
-    if not output.parent.is_dir():
+    if not _is_folder(output.parent):
         raise UsageError(f"no folder {output.parent}", hint="make it, or name another --output")
     return files
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # nobody may look there, or no name is that long: writing will say which
+        return False
 
 
 def _is_pdf(path: Path) -> bool:

@@ -37,7 +37,7 @@ _VERSION = 2
 _MODULES = 25
 _QUIET_MODULES = 4  # ISO/IEC 18004
 _CODE_SHARE = 0.42  # of the label's width, at most
-_ASCENT = 0.78  # from a line's top to its baseline: the faces' capitals and their accents
+_ASCENT = 0.92  # from a line's top to its baseline: an "Ä" of the faces
 # The digits of a MAC that the maker of the chip counts up.
 _OWN_DIGITS = 6
 

@@ -9,6 +9,7 @@ from reportlab.lib.units import mm
 from reportlab.pdfgen.canvas import Canvas
 
 from provisioning.label import face
+from provisioning.label.face import Face
 from provisioning.label.layout import Code, Page
 from provisioning.label.stock import SHEET_HEIGHT_MM, SHEET_WIDTH_MM
 
@@ -22,7 +23,10 @@ def render(pages: Sequence[Page], title: str) -> bytes:
     face.register()
     stream = io.BytesIO()
     canvas = Canvas(
-        stream, pagesize=(SHEET_WIDTH_MM * mm, SHEET_HEIGHT_MM * mm), invariant=1, pageCompression=1
+        stream,
+        pagesize=(SHEET_WIDTH_MM * mm, SHEET_HEIGHT_MM * mm),
+        invariant=1,
+        initialFontName=Face.PLAIN.value,  # type: ignore[arg-type]  # the stubs want a number
     )
     canvas.setTitle(title)
     canvas.setCreator("netzpuls board label")
