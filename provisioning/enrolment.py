@@ -2,8 +2,8 @@
 
     np-240ac4123456/1      board id, "/", key id; docs/provisioning.md
 
-It holds no secret and no colon: a phone takes what stands before a colon for the name of an app
-that it does not have, and shows nothing.
+It holds no secret and no colon: some phones take what stands before a colon for the name of an app
+that they do not have, and show nothing.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def label(
     """Make a sheet of labels for boards, to be printed.
 
     Boards are named by id, or by what a scanner reads from a label. With --site or --all, those
-    that are revoked get none. A label has the site's name, the room, the board's id, and a code
-    with the enrolment id.
+    that are revoked or retired get none. A label has the site's name, the room, the board's id,
+    and a code with the enrolment id.
     """
     if (len(boards) > 0) + (site is not None) + whole_city != 1:
         raise UsageError("which boards?", hint="name their ids, or else --site S, or else --all")

@@ -14,7 +14,8 @@ from provisioning.label import face, html, pdf
 from provisioning.label.layout import Label, Language, Page, pages
 from provisioning.label.stock import Place, Stock
 
-_FIRST = "a board gets there by netzpuls board flash"
+# So many boards are named in a note; the registry has them all.
+_TOLD = 3
 
 
 class Format(NamedTuple):
@@ -107,28 +108,22 @@ def lay_out(
 def named(city: Inventory, texts: Sequence[str]) -> tuple[list[tuple[str, Board]], list[str]]:
     """Return the boards that were named by id or scanned, each once, and notes on them.
 
-    Raises: UsageError: one is no board, or the registry does not have it.
+    Raises: UsageError: one is no board's id, or the registry does not have it.
     """
     boards: dict[str, Board] = {}
     notes = []
     for text in texts:
         board_id, key_id = enrolment.parse(text)
-        board = city.boards.get(board_id)
-        if board is None:
-            raise UsageError(
-                f"no board {board_id} in {city.folder / REGISTRY_FILE}",
-                hint=f"netzpuls board list shows those there are; {_FIRST}",
-            )
-        boards[board_id] = board
+        board = boards[board_id] = city.board(board_id)
         if key_id not in (None, board.key_id):
             notes.append(
                 f"{board_id}: the label that was scanned is for key {key_id}, the registry has "
                 f"key {board.key_id}; the new label is for that one"
             )
     notes += [
-        f"{board_id} was revoked on {board.revoked:%Y-%m-%d}; its label is printed as it was named"
-        for board_id, board in boards.items()
-        if board.revoked is not None
+        f"{board_id} is {gone}; its label is printed because it was named"
+        for board_id, gone in ((i, _gone(board)) for i, board in boards.items())
+        if gone
     ]
     return list(boards.items()), notes
 
@@ -136,30 +131,44 @@ def named(city: Inventory, texts: Sequence[str]) -> tuple[list[tuple[str, Board]
 def in_service(city: Inventory, site_id: str | None) -> tuple[list[tuple[str, Board]], list[str]]:
     """Return all boards, or a site's, in the order of their sites and rooms, and notes on them.
 
-    Those that are revoked are left out.
+    Those that are revoked or retired are left out.
 
     Raises: UsageError: no such site, or no boards.
     """
     if site_id is not None:
         city.site(site_id)
     there = [(i, b) for i, b in city.boards.items() if site_id in (None, b.site)]
-    boards = [(i, b) for i, b in there if b.revoked is None]
-    left_out = len(there) - len(boards)
-    gone = f"{left_out} that {'is' if left_out == 1 else 'are'} revoked" if left_out else ""
+    boards = [(i, b) for i, b in there if not _gone(b)]
+    left_out = sorted(f"{i} ({_gone(b)})" for i, b in there if _gone(b))
+    told = ", ".join(left_out[:_TOLD]) + (", …" if len(left_out) > _TOLD else "")
     if not boards:
         place = f"at site {site_id!r}" if site_id else f"in {city.folder / REGISTRY_FILE}"
         raise UsageError(
-            f"no boards {place}" + (f" but {gone}" if gone else ""),
-            hint="name those whose labels you want" if gone else _FIRST,
+            f"no boards in service {place}",
+            hint=f"name those whose labels you want: there is {told}"
+            if left_out
+            else "a board gets there by netzpuls board flash",
         )
-    boards.sort(key=lambda each: (city.sites[each[1].site].name, each[1].room, each[0]))
-    return boards, [f"without {gone}"] if gone else []
+    boards.sort(key=lambda each: (_site_name(city, each[1]), each[1].room, each[0]))
+    return boards, [f"without {len(left_out)} that left service: {told}"] if left_out else []
+
+
+def _gone(board: Board) -> str:
+    if board.revoked:
+        return f"revoked since {board.revoked:%Y-%m-%d}"
+    return f"retired since {board.retired:%Y-%m-%d}" if board.retired else ""
+
+
+def _site_name(city: Inventory, board: Board) -> str:
+    # A retired board's site may be one that the inventory does not have any more.
+    site = city.sites.get(board.site)
+    return site.name if site else board.site
 
 
 def _label(city: Inventory, board_id: str, board: Board) -> Label:
     return Label(
         city=face.clean(city.city.name)[0],
-        site=face.clean(city.sites[board.site].name)[0],
+        site=face.clean(_site_name(city, board))[0],
         room=face.clean(board.room)[0],
         enrolment_id=EnrolmentId(board_id, board.key_id),
     )
@@ -169,7 +178,7 @@ def _lacking(city: Inventory, boards: Sequence[tuple[str, Board]]) -> list[str]:
     names = dict.fromkeys(
         name
         for _, board in boards
-        for name in (city.city.name, city.sites[board.site].name, board.room)
+        for name in (city.city.name, _site_name(city, board), board.room)
     )
     return [
         f"{name!r}: {face.LACKING} stands for {lacking!r}, which the labels' typeface lacks"

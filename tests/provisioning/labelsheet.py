@@ -45,7 +45,14 @@ class Seen(NamedTuple):
     y_mm: float
 
 
-def board(site: str, room: str, key_id: int = 1, revoked: datetime | None = None) -> Board:
+def board(
+    site: str,
+    room: str,
+    key_id: int = 1,
+    *,
+    revoked: datetime | None = None,
+    retired: datetime | None = None,
+) -> Board:
     return Board(
         site=site,
         room=room,
@@ -57,6 +64,7 @@ def board(site: str, room: str, key_id: int = 1, revoked: datetime | None = None
         enrolled=datetime(2026, 7, 1, tzinfo=UTC),
         certificate_expires=datetime(2036, 6, 28, tzinfo=UTC),
         revoked=revoked,
+        retired=retired,
     )
 
 

@@ -25,7 +25,7 @@ from tests.provisioning.labelsheet import (
 )
 
 GONE = datetime(2026, 8, 1, tzinfo=UTC)
-FIRST, SECOND, THIRD, REVOKED = (f"np-24000000000{n}" for n in (1, 2, 3, 9))
+FIRST, SECOND, THIRD, REVOKED, RETIRED = (f"np-24000000000{n}" for n in (1, 2, 3, 8, 9))
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def boards(city: Path) -> Path:
             SECOND: board("school-north", "R101"),
             THIRD: board("market", "Fountain"),
             REVOKED: board("school-north", "R101", revoked=GONE),
+            RETIRED: board("closed-school", "Attic", retired=GONE),
         },
     )
     return city
@@ -62,7 +63,7 @@ def _files(folder: Path) -> list[str]:
     [
         ([SECOND, THIRD, SECOND], [f"{SECOND}/1", f"{THIRD}/1"]),
         ([f" {FIRST.upper()}/2 "], [f"{FIRST}/2"]),
-        ([REVOKED], [f"{REVOKED}/1"]),
+        ([REVOKED, RETIRED], [f"{REVOKED}/1", f"{RETIRED}/1"]),
         (["--site", "school-north"], [f"{SECOND}/1", f"{FIRST}/2"]),
         (["--all"], [f"{THIRD}/1", f"{SECOND}/1", f"{FIRST}/2"]),
         (
@@ -115,12 +116,13 @@ def test_what_is_printed_is_told(
         "column": 3,
     }
     assert [document["labels"][1][key] for key in ("sheet", "row", "column")] == [2, 1, 1]
-    assert document["notes"] == ["without 1 that is revoked"]
+    gone = f"{REVOKED} (revoked since 2026-08-01), {RETIRED} (retired since 2026-08-01)"
+    assert document["notes"] == [f"without 2 that left service: {gone}"]
 
     assert _run(boards, *arguments) == 0
     said = capsys.readouterr()
     assert "3 labels on 2 sheets L7160" in said.out
-    assert "note: without 1 that is revoked" in said.err
+    assert f"note: without 2 that left service: {gone}" in said.err
     assert "100 %" in said.err
 
 
@@ -146,10 +148,11 @@ def test_notes_on_boards_and_names(
 ) -> None:
     rename(boards, "学校 \x1b[31m", ["R101", "R102"])
     output = tmp_path / "sheet.pdf"
-    assert _run(boards, f"{FIRST}/1", REVOKED, "--output", output) == 0
+    assert _run(boards, f"{FIRST}/1", REVOKED, RETIRED, "--output", output) == 0
     said = capsys.readouterr().err
     assert f"{FIRST}: the label that was scanned is for key 1, the registry has key 2" in said
-    assert f"{REVOKED} was revoked on 2026-08-01" in said
+    assert f"{REVOKED} is revoked since 2026-08-01" in said
+    assert f"{RETIRED} is retired since 2026-08-01" in said
     assert "? stands for '学校'" in said
     assert "\x1b[31m" not in said
 
@@ -164,7 +167,7 @@ def test_notes_on_boards_and_names(
         ([f"{FIRST}/0"], "no board"),
         (["bo\x1b[31mard"], "no board"),
         (["--site", "nowhere"], "school-north"),
-        (["--site", "hall"], "no boards at site 'hall'"),
+        (["--site", "hall"], "no boards in service at site 'hall'"),
         (["--all", "--skip", "48"], "48 labels"),
         (["--all", "--skip", "-1"], "--skip"),
         (["--all", "--copies", "0"], "--copies"),
@@ -202,8 +205,8 @@ def test_no_boards_at_all_and_only_revoked_ones(
     assert "board flash" in capsys.readouterr().err
     enrol(city, {REVOKED: board("school-north", "R101", revoked=GONE)})
     assert _run(city, "--all", "--output", tmp_path / "sheet.pdf") == 2
-    assert "no boards in" in (said := capsys.readouterr().err)
-    assert "1 that is revoked" in said
+    assert "no boards in service in" in (said := capsys.readouterr().err)
+    assert f"there is {REVOKED} (revoked" in said
     assert not (tmp_path / "sheet.pdf").exists()
 
 
