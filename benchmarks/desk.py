@@ -30,6 +30,7 @@ from hil.board.board import Settings
 from hil.board.flash import SECTOR_BYTES, Flash
 from hil.board.process import BoardProcess
 from provisioning import application, disk, flash
+from provisioning.chip import ESP32
 from provisioning.flash import FlashRequest, flash_board
 from tests.provisioning.conftest import INVENTORY, WLAN_KEY
 from tests.provisioning.test_disk import read_files
@@ -131,11 +132,11 @@ def _content(desk: Desk, settings: Settings) -> tuple[dict[str, bytes], bytes]:
     }
     whole = bytearray(b"\xff" * (2 * _VFS))
     image = desk.image.read_bytes()
-    whole[application.START : application.START + len(image)] = image
+    whole[ESP32.start : ESP32.start + len(image)] = image
     for extent in disk.fresh(files, _VFS):
         at = _VFS + extent.offset
         whole[at : at + len(extent.content)] = extent.content
-    return files, bytes(whole[application.START :])
+    return files, bytes(whole[ESP32.start :])
 
 
 def _by_files(desk: Desk, port: str, files: dict[str, bytes]) -> float:

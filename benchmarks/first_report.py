@@ -16,7 +16,6 @@ from typing import Any
 
 from hil.board.flash import SECTOR_BYTES, Flash
 from hil.city import VirtualBoard, VirtualCity
-from provisioning import application
 from provisioning.flash import Progress
 
 _BAUD = 921600
@@ -44,7 +43,7 @@ def measure() -> dict[str, Any]:
         loaded = flashed.application
         limits = {
             "application": _limit(
-                folder, application.START, len(loaded.content), sent["application"]
+                folder, loaded.chip.start, len(loaded.content), sent["application"]
             ),
             "file system": _limit(
                 folder, loaded.file_system.offset, loaded.file_system.size, sent["file system"]

@@ -1,8 +1,8 @@
 """The application image: MicroPython for the board, as micropython.org publishes it.
 
-One file holds boot loader, partition table and application, and starts at flash address
-0x1000 on the ESP32. Everything else that has to be known of the flash is read from its
-partition table.
+One file holds boot loader, partition table and application, and starts at the flash address at
+which the chip's ROM looks for the boot loader. Everything else that has to be known of the flash is
+read from its partition table.
 
 Source: ESP-IDF, "Partition Tables" and "Firmware Image Format".
 """
@@ -18,14 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.text import printable
+from provisioning.chip import CHIPS, ESP32, TABLE_ADDRESS, TABLE_BYTES, Chip, by_image
+from provisioning.chip import name as chip_name
 from provisioning.errors import ImageError
 from provisioning.region import Region
-
-CHIP = "ESP32"
-START = 0x1000
-TABLE_ADDRESS = 0x8000
-TABLE_BYTES = 0xC00
-OFFICIAL = "https://micropython.org/download/ESP32_GENERIC/"
 
 _LONGEST_BYTES = 16 << 20  # the largest flash of an ESP32; a device may have no end
 _ENTRY = struct.Struct("<2sBBII16sI")
@@ -45,11 +41,7 @@ _HEADER_BYTES = 24
 _SEGMENT = struct.Struct("<II")
 _IMAGE_MAGIC = 0xE9
 _CHECKSUM_SEED = 0xEF
-_CHIP_IDS = {
-    0: "ESP32", 2: "ESP32-S2", 5: "ESP32-C3", 9: "ESP32-S3", 12: "ESP32-C2", 13: "ESP32-C6",
-    16: "ESP32-H2", 18: "ESP32-P4", 23: "ESP32-C5",
-}  # fmt: skip
-_HINT = f"get ESP32_GENERIC (the .bin, not the .app-bin) from {OFFICIAL}"
+_HINT = f"get {ESP32.build} (the .bin, not the .app-bin) from {ESP32.official}"
 
 _deflating = threading.Lock()
 
@@ -79,6 +71,7 @@ class Application:
 
     path: Path
     content: bytes = field(repr=False)
+    chip: Chip
     sha256: str
     version: str
     stand_in: bool
@@ -89,7 +82,7 @@ class Application:
     @property
     def end(self) -> int:
         """The flash address behind the image."""
-        return START + len(self.content)
+        return self.chip.start + len(self.content)
 
     @property
     def flash_bytes(self) -> int:
@@ -126,46 +119,47 @@ class _DamagedError(Exception):
 
 
 def _parse(path: Path, content: bytes) -> Application:
-    _check_firmware(content, START, "boot loader")
-    at = TABLE_ADDRESS - START
+    chip = _check_firmware(content, 0, "boot loader", None)
+    at = TABLE_ADDRESS - chip.start
     partitions = _partitions(content[at : at + TABLE_BYTES])
     if not partitions:
         raise _DamagedError(f"it holds no partition table at {TABLE_ADDRESS:#x}")
     applications = [p for p in partitions if p.type == _APPLICATION]
     if not applications:
         raise _DamagedError("its partition table names no application")
-    _check_firmware(content, applications[0].offset, "application")
+    _check_firmware(content, applications[0].offset - chip.start, "application", chip)
     file_system = next((p for p in partitions if p.label == "vfs"), None)
     data = tuple(p for p in partitions if p.type == _DATA and p is not file_system)
     if file_system is None or not any(p.subtype == _NVS for p in data):
         raise _DamagedError("its partition table names no vfs or no nvs partition")
-    if START + len(content) > file_system.offset:
+    if chip.start + len(content) > file_system.offset:
         raise _DamagedError("it reaches into its own vfs partition")
-    project, version = _description(content, applications[0].offset)
+    project, version = _description(content, applications[0].offset - chip.start)
     return Application(
         path=path,
         content=content,
+        chip=chip,
         sha256=hashlib.sha256(content).hexdigest(),
         version=version,
         stand_in=project == _STAND_IN,
         file_system=file_system,
         data=data,
-        regions=_regions(content, data),
+        regions=_regions(content, chip.start, data),
     )
 
 
-def _regions(content: bytes, data: tuple[Partition, ...]) -> tuple[Region, ...]:
+def _regions(content: bytes, first: int, data: tuple[Partition, ...]) -> tuple[Region, ...]:
     """Deflate an image once for a whole tray of boards: it takes a second."""
     with _deflating:
-        return _deflated(content, data)
+        return _deflated(content, first, data)
 
 
 @functools.lru_cache(maxsize=1)
-def _deflated(content: bytes, data: tuple[Partition, ...]) -> tuple[Region, ...]:
-    regions, at, end = [], START, START + len(content)
+def _deflated(content: bytes, first: int, data: tuple[Partition, ...]) -> tuple[Region, ...]:
+    regions, at, end = [], first, first + len(content)
     for start, after in [*sorted((p.offset, p.offset + p.size) for p in data), (end, end)]:
         if at < min(start, end):
-            regions.append(Region.of(at, content[at - START : min(start, end) - START]))
+            regions.append(Region.of(at, content[at - first : min(start, end) - first]))
         at = max(at, after)
     return tuple(regions)
 
@@ -198,9 +192,9 @@ def _partitions(table: bytes) -> list[Partition]:
     return partitions
 
 
-def _description(content: bytes, address: int) -> tuple[str, str]:
+def _description(content: bytes, offset: int) -> tuple[str, str]:
     """Return the project and the version that an application names."""
-    at = address - START + _HEADER_BYTES + _SEGMENT.size
+    at = offset + _HEADER_BYTES + _SEGMENT.size
     if at + _DESCRIPTION.size > len(content):
         return "", ""
     magic, version, project = _DESCRIPTION.unpack_from(content, at)
@@ -213,15 +207,16 @@ def _text(field: bytes) -> str:
     return printable(field.partition(b"\0")[0])
 
 
-def _check_firmware(content: bytes, address: int, what: str) -> None:
-    """Check one firmware image: chip, completeness, checksum and digest."""
-    image = content[address - START :]
+def _check_firmware(content: bytes, offset: int, what: str, chip: Chip | None) -> Chip:
+    """Check one firmware image: chip, completeness, checksum and digest; return its chip."""
+    image = content[offset:]
     if len(image) < _HEADER_BYTES or image[0] != _IMAGE_MAGIC:
-        raise _DamagedError(f"there is no {what} at {address:#x}")
-    (chip_id,) = struct.unpack_from("<H", image, 12)
-    if _CHIP_IDS.get(chip_id) != CHIP:
-        chip = _CHIP_IDS.get(chip_id, f"chip {chip_id}")
-        raise _DamagedError(f"its {what} is for {chip}, not {CHIP}")
+        raise _DamagedError(f"there is no {what} at {offset:#x} in it")
+    (image_id,) = struct.unpack_from("<H", image, 12)
+    found = by_image(image_id)
+    if found is None or (chip and found != chip):
+        wanted = chip.name if chip else ", ".join(each.name for each in CHIPS)
+        raise _DamagedError(f"its {what} is for {chip_name(image_id)}, not {wanted}")
     end, checksum = _HEADER_BYTES, _CHECKSUM_SEED
     has_digest = bool(image[23])
     for _ in range(image[1]):
@@ -241,3 +236,4 @@ def _check_firmware(content: bytes, address: int, what: str) -> None:
         is_whole = checksum == image[end - 1]
     if not is_whole:
         raise _DamagedError(f"its {what} is damaged")
+    return found

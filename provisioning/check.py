@@ -31,7 +31,8 @@ from provisioning import (
     root,
     selftest,
 )
-from provisioning.application import TABLE_ADDRESS, TABLE_BYTES, Application, Partition
+from provisioning.application import Application, Partition
+from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
 from provisioning.disk import Disk
 from provisioning.errors import ImageError
 from provisioning.flash import SELF_TEST_S, Progress
@@ -184,6 +185,9 @@ class _Checking:
             self._note("MicroPython", False, "there is none: the board is blank, or another's")
         elif self._image is None:
             self._note("MicroPython", True, "there is one; with --micropython FILE it is compared")
+        elif session.chip_name != self._image.chip.name:
+            told = f"{_called(self._image)} is for {self._image.chip.name}, not {session.chip_name}"
+            self._note("MicroPython", False, told)
         elif all(session.holds(region) for region in self._image.regions):
             self._note("MicroPython", True, _called(self._image))
         else:

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from provisioning import disk
-from provisioning.application import START, TABLE_ADDRESS, TABLE_BYTES, Application, Partition
+from provisioning.application import Application, Partition
+from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
 from provisioning.disk import BLOCK_BYTES, Disk, Extent
 from provisioning.errors import DiskError
 from provisioning.region import Region
@@ -45,7 +46,7 @@ def found(flash: Flash, application: Application, likely: Mapping[str, bytes]) -
         application: what it is to run; another partition table keeps nothing.
         likely: files that the board may hold just so; they are compared by digest and not read.
     """
-    table = application.content[TABLE_ADDRESS - START :][:TABLE_BYTES]
+    table = application.content[TABLE_ADDRESS - application.chip.start :][:TABLE_BYTES]
     if flash.read(TABLE_ADDRESS, len(table)) != table:
         return None
     try:

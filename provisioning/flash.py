@@ -41,6 +41,7 @@ from provisioning import (
     selftest,
 )
 from provisioning.application import OTA, Application
+from provisioning.chip import CHIPS
 from provisioning.disk import Disk
 from provisioning.errors import ChipError, DiskError, ReassignError
 from provisioning.journal import Pending
@@ -108,7 +109,7 @@ class Plan:
             "write": [
                 {
                     "what": "application",
-                    "address": application.START,
+                    "address": self.application.chip.start,
                     "bytes": len(self.application.content),
                 },
                 {"what": "file system", "address": vfs.offset, "bytes": vfs.size},
@@ -393,7 +394,14 @@ class _Flashing:
             ChipError: the board has too little flash.
             ReassignError: the registry has the board elsewhere, or as revoked.
         """
-        request, needed = self._request, self._plan.application.flash_bytes
+        request, loaded = self._request, self._plan.application
+        if session.chip_name != loaded.chip.name:
+            raise ChipError(
+                f"{self._board} on {request.port} is an {session.chip_name}, and "
+                f"{loaded.path} is for {loaded.chip.name}; nothing was written",
+                hint=_image_hint(session.chip_name),
+            )
+        needed = loaded.flash_bytes
         if session.flash_bytes < needed:
             raise ChipError(
                 f"{self._board} on {request.port} has {session.flash_bytes // 1024} KiB of flash, "
@@ -473,6 +481,11 @@ def _hardware(request: FlashRequest, known: Board | None) -> str | None:
     if request.hardware is None:
         return known.hardware if known else None
     return None if request.hardware == NO_HARDWARE else request.hardware
+
+
+def _image_hint(chip_name: str) -> str:
+    chip = next(each for each in CHIPS if each.name == chip_name)
+    return f"get {chip.build} from {chip.official}"
 
 
 def _image_document(loaded: Application) -> dict[str, Any]:

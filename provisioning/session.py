@@ -29,6 +29,7 @@ from esptool.util import (  # type: ignore[import-untyped]
 )
 
 from fleet.text import printable
+from provisioning.chip import CHIPS
 from provisioning.errors import BoardSilentError, ChipError, ReadError, VerifyError, WriteError
 from provisioning.port import CONSOLE_BAUD, has_reset_line, reset
 from provisioning.region import Region
@@ -71,10 +72,11 @@ def speeds(asked: int | None, known: int | None) -> list[int]:
 class Session:
     """A board in the hands of esptool's stub, from identification to the last digest.
 
-    Attributes: `chip`, `mac` ("24:0a:c4:…"), `flash_bytes`, `baud`.
+    Attributes: `chip`, `chip_name`, `mac` ("24:0a:c4:…"), `flash_bytes`, `baud`.
     """
 
     chip: str
+    chip_name: str
     mac: str
     flash_bytes: int
 
@@ -94,7 +96,7 @@ class Session:
 
         Raises:
             BoardSilentError: nothing answers, or not at a speed asked for.
-            ChipError: another chip than the ESP32, or one that is locked.
+            ChipError: a chip that the agent does not run on, or one that is locked.
         """
         with _quiet():
             self._begin(_CONNECT_ATTEMPTS)
@@ -132,11 +134,13 @@ class Session:
         mode = "default-reset" if has_reset_line(self._port) else "no-reset"
         self._port.baudrate = CONSOLE_BAUD
         rom = cmds.detect_chip(self._port, CONSOLE_BAUD, mode, connect_attempts=attempts)
-        if rom.CHIP_NAME != "ESP32":
+        names = [chip.name for chip in CHIPS]
+        if rom.CHIP_NAME not in names:
             raise ChipError(
-                f"the board on {self._port.port} is an {printable(rom.CHIP_NAME)}, not an ESP32",
-                hint="only boards with the plain ESP32 can be flashed",
+                f"the board on {self._port.port} is an {printable(rom.CHIP_NAME)}",
+                hint=f"the agent runs on: {', '.join(names)}",
             )
+        self.chip_name = str(rom.CHIP_NAME)
         if rom.get_secure_boot_enabled() or rom.get_flash_encryption_enabled():
             raise ChipError(
                 f"the board on {self._port.port} is locked: secure boot or flash encryption",

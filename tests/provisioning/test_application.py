@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioning import application
+from provisioning.chip import CHIPS, ESP32, Chip
 from provisioning.errors import ImageError
 
 
@@ -16,7 +17,7 @@ def _refused(path: Path, content: bytes) -> str:
     path.write_bytes(content)
     with pytest.raises(ImageError) as caught:
         application.load(path)
-    assert application.OFFICIAL in caught.value.hint
+    assert ESP32.official in caught.value.hint
     return caught.value.message
 
 
@@ -38,6 +39,38 @@ def test_a_stand_in_is_read_and_named(stand_in: Path) -> None:
     assert loaded.flash_bytes == 4 * 1024 * 1024
 
 
+def image_for(chip: Chip, content: bytes) -> bytes:
+    """Make the stand-in one for another chip."""
+    made = bytearray(content)
+    for at in (0, 0xF000):
+        struct.pack_into("<H", made, at + 12, chip.image_id)
+        end = 24
+        for _ in range(made[at + 1]):
+            end += 8 + struct.unpack_from("<II", made, at + end)[1]
+        end += 16 - end % 16
+        made[at + end : at + end + 32] = hashlib.sha256(made[at : at + end]).digest()
+    return bytes(made[:0x7000].ljust(ESP32.start + 0x7000 - chip.start, b"\xff") + made[0x7000:])
+
+
+@pytest.mark.parametrize("chip", CHIPS)
+def test_each_chip_s_image_begins_where_its_rom_looks(
+    stand_in: Path, tmp_path: Path, chip: Chip
+) -> None:
+    path = tmp_path / "image.bin"
+    path.write_bytes(image_for(chip, stand_in.read_bytes()))
+    loaded = application.load(path)
+    assert loaded.chip == chip
+    assert [region.address for region in loaded.regions] == [chip.start, 0x10000]
+    assert loaded.regions[1].content[24:4096] == stand_in.read_bytes()[0xF018:0x10000]
+    assert loaded.end == application.load(stand_in).end
+
+
+def test_boot_loader_and_application_for_two_chips(stand_in: Path, tmp_path: Path) -> None:
+    content = stand_in.read_bytes()
+    mixed = content[:0xF000] + image_for(CHIPS[1], content)[0x10000:]
+    assert "its application is for ESP32-S3, not ESP32" in _refused(tmp_path / "i.bin", mixed)
+
+
 def test_without_an_image_both_ways_to_one_are_named() -> None:
     with pytest.raises(ImageError) as caught:
         application.load(None)
@@ -49,10 +82,10 @@ def test_without_an_image_both_ways_to_one_are_named() -> None:
     ("at", "change", "reason"),
     [
         (0, b"\x7f", "no boot loader"),
-        (12, b"\x05\x00", "its boot loader is for ESP32-C3"),
+        (12, b"\x02\x00", "its boot loader is for ESP32-S2"),
         (0x7001, b"\x51", "no partition table"),
         (0x7005, b"\x01", "its partition table is damaged"),
-        (0xF000, b"\x00", "no application at 0x10000"),
+        (0xF000, b"\x00", "no application at 0xf000"),
         (0xF00C, b"\x09\x00", "its application is for ESP32-S3"),
         (0x50000, b"\x01\x02\x03\x04", "its application is damaged"),
         (0x1000, b"\x01\x02\x03\x04", "its boot loader is damaged"),

@@ -29,6 +29,7 @@ from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board import register
 from provisioning import adapter, application, disk, image, journal, port, registry, session
+from provisioning.chip import CHIPS, ESP32
 from provisioning.errors import (
     BoardSilentError,
     ChipError,
@@ -42,6 +43,7 @@ from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
 from tests.provisioning import bench
 from tests.provisioning.bench import BOARD, FLASH_MD5, FLASH_WRITING, Board
 from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.test_application import image_for
 from tests.provisioning.test_disk import read_files
 
 VFS, VFS_BYTES = 0x200000, 0x200000
@@ -109,7 +111,7 @@ def test_a_blank_board(request_: FlashRequest, board: Board, stand_in: Path) -> 
     flashed = flash_board(request_, steps.append)
 
     content = stand_in.read_bytes()
-    written = bytearray(board.flash.read(application.START, len(content)))
+    written = bytearray(board.flash.read(ESP32.start, len(content)))
     written[0x8000:0xF000] = content[0x8000:0xF000]  # settings and calibration
     assert written == content
     assert board.flash.read(0x9000, 0x6000) == b"\xff" * 0x6000
@@ -367,6 +369,17 @@ def test_a_revoked_board(request_: FlashRequest, board: Board) -> None:
 def test_another_chip(request_: FlashRequest, board: Board) -> None:
     board.registers[register.CHIP_MAGIC] = 0x000007C6
     assert "ESP32-S2" in _refused(request_, ChipError).message
+    assert board.flash.read(0, 0x400000) == b"\xff" * 0x400000
+
+
+def test_an_image_for_another_chip(
+    request_: FlashRequest, board: Board, stand_in: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "s3.bin"
+    path.write_bytes(image_for(CHIPS[1], stand_in.read_bytes()))
+    error = _refused(replace(request_, image=path), ChipError)
+    assert "is an ESP32, and" in error.message
+    assert "ESP32_GENERIC from" in error.hint
     assert board.flash.read(0, 0x400000) == b"\xff" * 0x400000
 
 
