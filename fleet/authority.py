@@ -107,6 +107,11 @@ class Authority:
         """The CA's certificate as DER."""
         return self._identity.certificate_der
 
+    def renewed(self) -> Authority:
+        """Return the same CA, by the same key, with a certificate that ends later."""
+        key, subject = self._identity.key, self.certificate.subject
+        return Authority(Identity(_ca_certificate(subject, key), key))
+
     def issue_board(
         self,
         board_id: str,
@@ -259,14 +264,14 @@ def ensure(folder: Path, city_id: str) -> Authority:
             key_path, certificate_path = secrets / KEY_FILE, folder / CERTIFICATE_FILE
             if not key_path.exists() and not certificate_path.exists():
                 key = ec.generate_private_key(ec.SECP256R1())
-                ca = Identity(_ca_certificate(city_id, key), key)
+                ca = Identity(_ca_certificate(_ca_name(city_id), key), key)
                 # The key first: from a key without certificate the certificate is made anew,
                 # from a certificate without key nothing.
                 file.write(key_path, ca.key_pem, file.PRIVATE)
                 file.write(certificate_path, ca.certificate_pem)
             elif key_path.exists() and not certificate_path.exists():
                 key = _read_key(key_path)
-                ca = Identity(_ca_certificate(city_id, key), key)
+                ca = Identity(_ca_certificate(_ca_name(city_id), key), key)
                 file.write(certificate_path, ca.certificate_pem)
     except OSError as error:
         raise AuthorityError(
@@ -274,6 +279,28 @@ def ensure(folder: Path, city_id: str) -> Authority:
             hint="the folder must be yours and writable",
         ) from None
     return load(folder)
+
+
+def renew(folder: Path) -> Authority:
+    """Make the CA of the city in `folder` valid for its whole time from now on, by the same key.
+
+    What either certificate vouches for the other one vouches for, too: both hold side by side
+    until the old one's end.
+
+    Raises: AuthorityError: there is none, or its files cannot be read or written.
+    """
+    load(folder)
+    try:
+        with file.locked(folder / SECRETS_FOLDER):
+            present = load(folder)
+            ca = present.renewed()
+            file.write(folder / CERTIFICATE_FILE, ca.certificate_pem)
+    except OSError as error:
+        raise AuthorityError(
+            f"cannot renew the city's CA in {folder}: {error.strerror or error}",
+            hint="the folder must be yours and writable",
+        ) from None
+    return ca
 
 
 def load(folder: Path) -> Authority:
@@ -344,13 +371,16 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     return key
 
 
-def _ca_certificate(city_id: str, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
-    name = x509.Name(
+def _ca_name(city_id: str) -> x509.Name:
+    return x509.Name(
         [
             x509.NameAttribute(NameOID.ORGANIZATION_NAME, city_id),
             x509.NameAttribute(NameOID.COMMON_NAME, CA_NAME),
         ]
     )
+
+
+def _ca_certificate(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     return (
         x509.CertificateBuilder()

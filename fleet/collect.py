@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from shlex import split
 from threading import Lock
 from typing import Any
 
 from firmware.linkreport.seal import Seal
-from fleet import reportkey, runner
+from fleet import reportkey, runner, visit
 from fleet.errors import HostError, NetzpulsError, UsageError
 from fleet.gateway import intake, roster, transfer
 from fleet.gateway.roster import RosterError
@@ -34,6 +34,7 @@ from fleet.runner import Stop
 from fleet.ssh import Deadlines, Host, Session
 from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
 from fleet.text import printable
+from fleet.visit import Visit
 
 DEFAULT_PARALLEL = 16
 DEFAULT_TIMEOUT_S = 600.0
@@ -60,6 +61,7 @@ class Collected:
         breaks: places where a board's report does not vouch for the one before.
         roster: which files of its roster the gateway has taken; None if it did not.
         certificates: when the gateway's certificates end.
+        read: all that it had has come.
     """
 
     gateway: str
@@ -73,6 +75,7 @@ class Collected:
     certificates: dict[str, datetime] = field(default_factory=dict)
     duration_s: float = 0.0
     done: bool = False
+    read: bool = False
     error: NetzpulsError | None = None
 
     def document(self) -> dict[str, Any]:
@@ -163,6 +166,17 @@ def collect(
                 result.error = outcome.error
                 result.done = True
                 on_progress(result)
+        visit.remember(
+            store.folder,
+            {
+                gateway: Visit(
+                    collected=datetime.now(UTC).replace(microsecond=0),
+                    certificates=result.certificates,
+                )
+                for gateway, result in results.items()
+                if result.read
+            },
+        )
     with store.reading() as connection:
         _count_gaps(city, results, gaps(connection))
     return list(results.values())
@@ -211,6 +225,7 @@ class _Pull:
         except NetzpulsError as error:
             refusal = error
         self._read(session, result, cursor)
+        result.read = True
         if refusal:
             raise RosterError(
                 f"{result.gateway} was collected, but does not know who may report: "

@@ -68,6 +68,8 @@ def update(
 ) -> bool:
     """Put certificates on a city's list, or take them off it; tell whether it has changed.
 
+    A list holds as long as the CA that signed it: after that was renewed it is signed anew.
+
     Raises: AuthorityError: there is no CA here to sign it with, or it cannot be read or written.
     """
     ca = authority.load(folder)
@@ -82,9 +84,11 @@ def update(
                 **{certificate.serial_number: now for certificate in add},
                 **{serial: since for serial, since in known.items() if serial not in gone},
             }
-            if wanted.keys() == known.keys():
+            present = parse(content, str(path)) if content else None
+            holds = present is None or present.next_update_utc == ca.certificate.not_valid_after_utc
+            if wanted.keys() == known.keys() and holds:
                 return False
-            before = parse(content, str(path)).last_update_utc if content else None
+            before = present.last_update_utc if present else None
             signed = ca.sign_revocations(wanted, after=before)
             file.write(path, signed.public_bytes(serialization.Encoding.PEM))
     except OSError as error:

@@ -34,6 +34,7 @@ for command in (
     cli_registry.replace,
     cli_registry.retire,
     cli_registry.revoke,
+    cli_registry.ca,
     label,
 ):
     board.add_command(command)

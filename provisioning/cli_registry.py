@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
+from cryptography.hazmat.primitives import hashes
 
-from fleet import inventory, period, revocation
+from fleet import authority, inventory, period, revocation
 from fleet.cli.output import city_option, emit, json_option, result
 from fleet.errors import UsageError
 from fleet.inventory import Board, Inventory
@@ -42,21 +43,37 @@ def _changing_options(command: Decorated) -> Decorated:
 @click.command("list")
 @city_option
 @click.option("--site", metavar="S", help="Only this site's boards.")
+@click.option(
+    "--expiring",
+    "expiring_days",
+    type=click.IntRange(0),
+    metavar="DAYS",
+    help="Only boards in service whose certificate ends within so many days.",
+)
 @json_option
-def list_boards(city: Path, site: str | None, as_json: bool) -> None:
+def list_boards(*, city: Path, site: str | None, expiring_days: int | None, as_json: bool) -> None:
     """List the boards that the registry has, and those that were begun and not finished."""
     known = inventory.load(city)
     if site is not None:
         known.site(site)
     boards = {i: b for i, b in sorted(known.boards.items()) if site in (None, b.site)}
-    pending = journal.boards(city) if site is None else []
+    pending = journal.boards(city) if site is None and expiring_days is None else []
+    nothing = "No boards yet. The first one: netzpuls board flash --help"
+    if expiring_days is not None:
+        nothing = f"No board's certificate ends within {expiring_days} days."
+        until = assignment.now() + timedelta(days=expiring_days)
+        boards = {
+            i: b
+            for i, b in boards.items()
+            if not (b.retired or b.revoked) and b.certificate_expires <= until
+        }
     document = {
         "boards": [{"board": i, **b.model_dump(mode="json")} for i, b in boards.items()],
         "unfinished": [each.document() for each in pending],
     }
 
     def show() -> None:
-        _show_boards(boards)
+        _show_boards(boards, nothing)
         _show_unfinished(pending)
 
     emit(document, show, as_json)
@@ -167,6 +184,44 @@ def revoke(
     _tell(city, change, dry_run, as_json)
 
 
+@click.command()
+@click.option("--renew", is_flag=True, help="Make it valid for another 20 years, by the same key.")
+@_changing_options
+def ca(*, city: Path, renew: bool, dry_run: bool, as_json: bool) -> None:
+    """Show the city's certificate authority, or renew it.
+
+    Renewed, it is the same for all who know it already: boards and gateways go on with what they
+    have until its old end, and get the new certificate by and by. A CA whose key somebody else may
+    have cannot be renewed; see the documentation.
+    """
+    before = authority.load(city).certificate
+    renewed = authority.renew(city) if renew and not dry_run else None
+    if renewed:
+        revocation.update(city)
+    certificate = renewed.certificate if renewed else before
+    document = {
+        "dry_run": dry_run,
+        "renewed": renewed is not None,
+        "sha256": certificate.fingerprint(hashes.SHA256()).hex(),
+        "ends": certificate.not_valid_after_utc.isoformat(),
+        "ended_before": before.not_valid_after_utc.isoformat(),
+    }
+
+    def show() -> None:
+        _say(f"SHA-256 {document['sha256']}")
+        _say(f"valid until {certificate.not_valid_after_utc:%Y-%m-%d}")
+        if renewed:
+            _say(
+                f"before: until {before.not_valid_after_utc:%Y-%m-%d}. Gateways get it with the "
+                "next netzpuls fleet collect; boards when they are flashed again, which must be "
+                "done until that day. Put ca.pem into git"
+            )
+        elif renew:
+            _say("Nothing was changed. Run the command without --dry-run.")
+
+    emit(document, show, as_json)
+
+
 def _moment(known: Inventory, at: str | None) -> datetime | None:
     if at is None:
         return None
@@ -228,9 +283,9 @@ def _show_unfinished(boards: list[Pending]) -> None:
         _say("Flash them again: each goes on where it stopped.")
 
 
-def _show_boards(boards: Mapping[str, Board]) -> None:
+def _show_boards(boards: Mapping[str, Board], nothing: str) -> None:
     if not boards:
-        _say("No boards yet. The first one: netzpuls board flash --help")
+        _say(nothing)
         return
     rows = [
         (

@@ -18,19 +18,20 @@ from types import FrameType
 
 import click
 
-from fleet.cli.output import print_document, progress
+from fleet.cli.output import print_document, progress, result
 from fleet.errors import NetzpulsError, OutputError
 
 # noun: (where it lives, what it is for)
 NOUNS = {
     "board": ("provisioning.cli:board", "Flash, enrol, label and list boards."),
     "gateway": ("fleet.cli.gateway:gateway", "Prepare and run a site's gateway."),
-    "fleet": ("fleet.cli.fleet:fleet", "Collect reports; show uptime and outages."),
+    "fleet": ("fleet.cli.fleet:fleet", "Collect reports; show uptime and outages; check."),
     "lab": ("hil.cli:lab", "Virtual boards, for trying and for tests."),
     "demo": ("hil.demo:demo", "The whole way, from blank boards to a line of uptime."),
 }
 
 EXIT_INTERRUPTED = 130
+_UNKNOWN = 3
 
 
 class _Nouns(click.Group):
@@ -86,23 +87,22 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _run(arguments: list[str]) -> int:
-    as_json = "--json" in arguments
     try:
         code = cli.main(arguments, prog_name="netzpuls", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except NetzpulsError as error:
-        return _say(error, as_json)
+        return _say(error, arguments)
     except click.exceptions.NoArgsIsHelpError as error:
         progress.print(error.format_message(), markup=False, soft_wrap=True)
         return 2
     except click.ClickException as error:
         usage = NetzpulsError(error.format_message(), hint=_usage_hint(error))
         usage.code, usage.exit_code = "usage", 2
-        return _say(usage, as_json)
+        return _say(usage, arguments)
     except (KeyboardInterrupt, click.Abort):
         interrupted = NetzpulsError("interrupted")
         interrupted.code, interrupted.exit_code = "interrupted", EXIT_INTERRUPTED
-        return _say(interrupted, as_json)
+        return _say(interrupted, arguments)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to tell it.
         _abandon_stdout()
@@ -115,7 +115,7 @@ def _run(arguments: list[str]) -> int:
             hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
         )
         defect.code = "defect"
-        return _say(defect, as_json)
+        return _say(defect, arguments)
 
 
 def _usage_hint(error: click.ClickException) -> str:
@@ -128,7 +128,10 @@ def _abandon_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say(error: NetzpulsError, as_json: bool) -> int:
+def _say(error: NetzpulsError, arguments: list[str]) -> int:
+    as_json = "--json" in arguments
+    # To a monitoring system an error is UNKNOWN; it reads stdout, and 2 would be CRITICAL.
+    is_plugin = arguments[:2] == ["fleet", "check"]
     if as_json:
         try:
             print_document(error.document())
@@ -137,8 +140,10 @@ def _say(error: NetzpulsError, as_json: bool) -> int:
         except OutputError:
             _abandon_stdout()
             as_json = False
-    if not as_json:
+    if is_plugin and not as_json:
+        result.print(f"NETZPULS UNKNOWN - {error.message}", markup=False, soft_wrap=True)
+    elif not as_json:
         progress.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
-        if error.hint:
-            progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
-    return error.exit_code
+    if error.hint and not as_json:
+        progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
+    return _UNKNOWN if is_plugin else error.exit_code

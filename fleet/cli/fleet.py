@@ -1,4 +1,4 @@
-"""`netzpuls fleet`: collect reports, show uptime and outages."""
+"""`netzpuls fleet`: collect reports, show uptime and outages, check whether all is well."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from rich.text import Text
 from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP
 from firmware.linkreport.term import reason_name
 from fleet import inventory, period, report
+from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.collect import (
     DEFAULT_PARALLEL,
@@ -167,6 +168,74 @@ def outages(
     asked = _asked(known, start, end)
     answer = report.outages(known, asked, site, with_evidence=as_json)
     emit(answer.document(), lambda: show_outages(answer), as_json)
+
+
+@fleet.command("check")
+@city_option
+@click.option(
+    "-w",
+    "--warning",
+    "warning_days",
+    type=click.IntRange(0),
+    default=WARNING_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="Warn of certificates that end sooner.",
+)
+@click.option(
+    "-c",
+    "--critical",
+    "critical_days",
+    type=click.IntRange(0),
+    default=CRITICAL_DAYS,
+    show_default=True,
+    metavar="DAYS",
+    help="Critical are those that end sooner than this.",
+)
+@click.option(
+    "--part",
+    "parts",
+    type=click.Choice(list(PARTS)),
+    multiple=True,
+    help="Look at this alone; repeatable.  [default: all]",
+)
+@json_option
+def check_command(
+    *,
+    city: Path,
+    warning_days: int,
+    critical_days: int,
+    parts: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Say whether all is well, as a monitoring plugin does.
+
+    Certificates of boards, gateways and the CA, boards and lines that are down or silent, by what
+    was collected. Exits with 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
+    """
+    answer = check(inventory.load(city), Thresholds(warning_days, critical_days), parts)
+    emit(answer.document(), lambda: _show_answer(answer), as_json)
+    return int(answer.status)
+
+
+def _show_answer(answer: Answer) -> None:
+    """Print the status line with performance data, then each finding on a line of its own."""
+    found = [f"{each.subject}: {each.message}" for each in answer.worst_first]
+    first, *others = found or ["all is well"]
+    more = f" (and {len(others)} more)" if others else ""
+    figures = " ".join(metric.text() for metric in answer.metrics)
+    line = f"NETZPULS {answer.status.name} - {_plain(first)}{more}"
+    _line(f"{line} | {figures}" if figures else line)
+    for each in answer.worst_first if others else ():
+        _line(f"{each.status.name}: {_plain(each.subject)}: {_plain(each.message)}")
+
+
+def _plain(text: str) -> str:
+    return text.replace("|", "/")  # behind that sign performance data begin
+
+
+def _line(text: str) -> None:
+    result.print(text, markup=False, soft_wrap=True)
 
 
 def _asked(city: inventory.Inventory, start: str | None, end: str | None) -> Period:

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from fleet import authority
+from fleet import authority, revocation
 from fleet.authority import AuthorityError
 
 BOARD = "np-240ac4123456"
@@ -165,3 +165,40 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuthorityError, match="cannot make the city's CA in"):
         authority.ensure(tmp_path / "file", "musterstadt")
+
+
+def _verified(folder: Path, ca: str, leaf: bytes, *options: str) -> bool:
+    path = folder / "leaf.pem"
+    path.write_bytes(leaf)
+    command = ["openssl", "verify", "-x509_strict", *options, "-CAfile", folder / ca, path]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def test_old_and_renewed_ca_vouch_for_each_others_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = authority._now() - dt.timedelta(days=365 * 10)
+    with monkeypatch.context() as then:
+        then.setattr(authority, "_now", lambda: made)
+        ca = authority.ensure(tmp_path, "musterstadt")
+    (tmp_path / "old.pem").write_bytes(ca.certificate_pem)
+    key = (tmp_path / "secrets/ca.key").read_bytes()
+    old_board, old_gateway = ca.issue_board(BOARD), ca.issue_gateway("gw-north")
+    (tmp_path / "boards").mkdir()
+    (tmp_path / "boards" / f"{BOARD}.pem").write_bytes(old_board.certificate_pem)
+    revocation.update(tmp_path, revocation.certificates(tmp_path, BOARD))
+    renewed = authority.renew(tmp_path)
+    assert revocation.update(tmp_path)
+    assert (tmp_path / "secrets/ca.key").read_bytes() == key
+    assert authority.load(tmp_path).certificate == renewed.certificate
+    assert renewed.certificate != ca.certificate
+    assert renewed.certificate.subject == ca.certificate.subject
+    crl = ("-crl_check", "-CRLfile", str(tmp_path / "revoked.pem"))
+    new_board = renewed.issue_board("np-240ac4000007")
+    for name in ("old.pem", "ca.pem"):
+        for leaf in (old_gateway, renewed.issue_gateway("gw-north"), new_board):
+            assert _verified(tmp_path, name, leaf.certificate_pem)
+        assert _verified(tmp_path, name, new_board.certificate_pem, *crl)
+        assert not _verified(tmp_path, name, old_board.certificate_pem, *crl)
+    signed = x509.load_pem_x509_crl((tmp_path / "revoked.pem").read_bytes())
+    assert signed.next_update_utc == renewed.certificate.not_valid_after_utc

@@ -307,3 +307,23 @@ def test_two_technicians_at_once_lose_no_change(city: Path) -> None:
     ]
     assert [writer.wait(60) for writer in writers] == [0, 0]
     assert {board.room for board in _boards(city).values()} == {"R102"}
+
+
+def test_the_list_tells_whose_certificate_ends(
+    city: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soon = assignment.now() + timedelta(days=20)
+    _write(
+        city,
+        old=_entry(certificate_expires=soon, retired=T1),
+        new=_entry(certificate_expires=soon),
+        third=_entry(certificate_expires=soon + timedelta(days=20)),
+    )
+    for days, expected in ((30, [NEW]), (10, []), (41, [NEW, THIRD])):
+        code, document = _run(capsys, city, "list", "--expiring", str(days))
+        assert code == 0
+        assert [each["board"] for each in document["boards"]] == expected
+    assert (
+        "No board's certificate ends within 10 days."
+        in _says(capsys, city, "list", "--expiring", "10")[1]
+    )

@@ -10,66 +10,25 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-import fleet.cli
 from fleet import authority, inventory, revocation
-from fleet.authority import AuthorityError, Identity
-from fleet.collect import Collected, collect
+from fleet.authority import AuthorityError
+from fleet.collect import collect
 from fleet.errors import NetzpulsError
 from fleet.gateway import keyring, roster
 from fleet.gateway.roster import RosterError
 from fleet.gateway.settings import Folder
 from fleet.store import Store, count_reports
-from tests.fleet.conftest import Login
-from tests.fleet.gateway.scene import GATEWAY, Board, Scene, board_id, knock, served
+from tests.fleet.gateway.conftest import KEPT, STOLEN, Enrolled
+from tests.fleet.gateway.scene import (
+    GATEWAY,
+    Board,
+    Connection,
+    knock,
+    served,
+)
 
-STOLEN, KEPT = board_id(1), board_id(2)
 REFUSED = (ssl.SSLError, ConnectionError)
 ACCEPTED = bytes((0x20, 2, 0, 0))
-
-
-class Enrolled:
-    """A scene whose gateway city hall can log in on, with two boards."""
-
-    def __init__(self, scene: Scene, login: Login) -> None:
-        self.scene = scene
-        city = scene.city.folder
-        entry = (
-            f'host = "{login.server.host}"\nssh_port = {login.server.port}\n'
-            f'user = "{login.server.user}"\nhost_key = "{login.server.host_key}"\n'
-            f'identity_file = "{login.identity}"\ndata_dir = "{scene.folder}"\n'
-        )
-        path = city / "inventory.toml"
-        path.write_text(path.read_text().replace('host = "gw-mitte.example"\n', entry))
-        self.keys = {name: scene.city.enrol(name) for name in (STOLEN, KEPT)}
-        self.identities: dict[str, Identity] = {}
-        (city / "boards").mkdir()
-        for name in self.keys:
-            self.identities[name] = scene.city.ca.issue_board(name)
-            (city / "boards" / f"{name}.pem").write_bytes(self.identities[name].certificate_pem)
-
-    @property
-    def city(self) -> Path:
-        return self.scene.city.folder
-
-    def board(self, name: str) -> Board:
-        return Board(self.scene.connection(self.identities[name]), name, self.keys[name])
-
-    def collect(self) -> Collected:
-        (result,) = collect(inventory.load(self.city), [GATEWAY])
-        return result
-
-    def run(self, *arguments: str) -> int:
-        with pytest.raises(SystemExit) as exited:
-            fleet.cli.main(["board", *arguments, "--city", str(self.city)])
-        assert isinstance(exited.value.code, int)
-        return exited.value.code
-
-
-@pytest.fixture
-def enrolled(scene: Scene, login: Login, monkeypatch: pytest.MonkeyPatch) -> Enrolled:
-    # What runs as a process of its own is this checkout, too.
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
-    return Enrolled(scene, login)
 
 
 def test_a_revoked_board_is_locked_out_by_the_next_collection(enrolled: Enrolled) -> None:
@@ -116,6 +75,28 @@ def test_a_revoked_board_is_locked_out_by_the_next_collection(enrolled: Enrolled
         stolen.drain()
     with Store(enrolled.city).reading() as connection:
         assert count_reports(connection) == {STOLEN: 2, KEPT: 2}
+
+
+def test_a_renewed_ca_reaches_the_gateway_and_shuts_out_nobody(enrolled: Enrolled) -> None:
+    scene = enrolled.scene
+    with served(scene) as gateway:
+        old = scene.root / "old.pem"
+        old.write_bytes((enrolled.city / "ca.pem").read_bytes())
+        assert enrolled.run("ca", "--renew") == 0
+        assert enrolled.collect().roster == ["ca"]
+        gateway.said("certificates-changed", "restarts=broker")
+        gateway.said("certificates-changed", "restarts=collector")
+        gateway.said("broker-running", count=2)
+        gateway.said(" collecting ", count=2)
+        identity = enrolled.identities[KEPT]
+        connection = Connection(scene.port, old, identity, scene.scratch)
+        try:
+            board = Board(connection, KEPT, enrolled.keys[KEPT])
+            board.make()
+            board.drain()
+        finally:
+            connection.close()
+        assert enrolled.collect().new == 1
 
 
 def test_a_gateway_that_does_not_run_is_told_as_well(enrolled: Enrolled) -> None:

@@ -1,0 +1,257 @@
+"""`netzpuls fleet check`: what a monitoring system is told, and by which exit code."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fleet.cli
+from firmware.linkreport import table
+from fleet import authority, check, visit
+from fleet.check import Answer, Finding, Metric, Status, Thresholds
+from fleet.errors import UsageError
+from fleet.inventory import Inventory
+from fleet.store import Store
+from fleet.visit import Visit
+from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store, layers
+
+NOW_S = DAY_S + 7200
+NO_LEASE = {
+    "state": table.DOWN,
+    "layer": table.ADDRESSING,
+    "reason": table.NO_LEASE,
+    "layer_reasons": layers(addressing=table.NO_LEASE, gateway=0, resolver=0, internet=0),
+}
+
+
+class Ending(Town):
+    """A town whose boards' certificates end when a test says."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, ["goethe-schule", "hotspot"])
+        self.more: dict[str, dict[str, Any]] = {}
+
+    def _registered(self, board: TestBoard) -> dict[str, Any]:
+        return super()._registered(board) | self.more.get(board.id, {})
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Ending:
+    return Ending(tmp_path / "city")
+
+
+def _days(days: float, now_s: float = NOW_S) -> datetime:
+    return datetime.fromtimestamp(int(now_s), UTC) + timedelta(days=days)
+
+
+def _visited(
+    city: Inventory, *, days: float = 400, age_s: int = 0, now_s: int = NOW_S, **ends: float
+) -> None:
+    certificates = {
+        name: _days(ends.get(name, days), now_s) for name in ("gateway", "collector", "ca")
+    }
+    folder = Store(city.folder).folder
+    folder.mkdir(exist_ok=True)
+    visit.remember(
+        folder, {"gw-1": Visit(collected=_days(-age_s / 86_400, now_s), certificates=certificates)}
+    )
+
+
+def _check(city: Inventory, part: str) -> Answer:
+    return check.check(city, Thresholds(), [part], now_s=NOW_S)
+
+
+def _found(answer: Answer) -> list[tuple[str, str]]:
+    return [(each.status.name, each.subject) for each in answer.worst_first]
+
+
+@pytest.mark.parametrize(
+    ("days", "status"),
+    [
+        (400, Status.OK),
+        (30, Status.OK),
+        (29.9, Status.WARNING),
+        (7, Status.WARNING),
+        (6.9, Status.CRITICAL),
+        (0.1, Status.CRITICAL),
+        (-1, Status.CRITICAL),
+    ],
+)
+def test_every_certificate_is_warned_of_in_time(town: Ending, days: float, status: Status) -> None:
+    first = town.boards[0]
+    town.more[first.id] = {"certificate_expires": _days(days)}
+    city = town.write()
+    _visited(city)
+    answer = _check(city, "certificates")
+    assert answer.status is status
+    assert _found(answer) == ([] if status is Status.OK else [(status.name, first.id)])
+    assert [metric.text() for metric in answer.metrics] == [
+        f"certificate_days={int(days // 1)};30:;7:"
+    ]
+    town.more.clear()
+    city = town.write()
+    for name, subject in (("gateway", "gw-1"), ("collector", "collector of gw-1")):
+        _visited(city, **{name: days})
+        found = _found(_check(city, "certificates"))
+        assert found == ([] if status is Status.OK else [(status.name, subject)])
+
+
+def test_the_cas_end_is_warned_of(town: Ending) -> None:
+    city = town.write()
+    _visited(city)
+    authority.ensure(city.folder, "musterstadt")
+    end_s = int(authority.load(city.folder).certificate.not_valid_after_utc.timestamp())
+    for name in town.boards:
+        town.more[name.id] = {"certificate_expires": _days(900, end_s)}
+    city = town.write()
+    _visited(city, now_s=end_s)
+    answer = check.check(city, Thresholds(), ["certificates"], now_s=end_s - 20 * 86_400)
+    assert _found(answer) == [("WARNING", "CA")]
+    assert "netzpuls board ca --renew" in answer.findings[0].message
+
+
+def test_boards_out_of_service_are_not_warned_of(town: Ending) -> None:
+    ended = {"certificate_expires": _days(-1)}
+    town.more[town.boards[0].id] = ended | {"retired": _days(-9)}
+    town.more[town.boards[1].id] = ended | {"revoked": _days(-9)}
+    city = town.write()
+    _visited(city)
+    assert _check(city, "certificates").status is Status.OK
+
+
+def test_a_gateway_that_was_never_collected_is_unknown(town: Ending) -> None:
+    assert _found(_check(town.write(), "certificates")) == [("UNKNOWN", "gw-1")]
+
+
+def test_down_and_silent(town: Ending) -> None:
+    city = town.write()
+    _visited(city)
+    first, second, third, fourth = town.boards
+    start_s = NOW_S - 3600
+    fill_store(city, [(board, board.series(start_s, 60)) for board in town.boards])
+    assert _check(city, "reports").status is Status.OK
+    later_s = NOW_S + 3600
+    fill_store(
+        city,
+        [
+            (first, first.series(NOW_S, 60, **LINE_CUT)),
+            (second, second.series(NOW_S, 60, **NO_LEASE)),
+            (third, third.series(NOW_S, 60)),
+        ],
+    )
+    _visited(city, now_s=later_s)
+    answer = check.check(city, Thresholds(), ["reports"], now_s=later_s)
+    assert _found(answer) == [
+        ("CRITICAL", "Goethe-Schule"),
+        ("WARNING", f"Goethe-Schule, 102 ({second.id})"),
+        ("WARNING", f"Hotspot, 202 ({fourth.id})"),
+    ]
+    assert [each.message for each in answer.worst_first] == [
+        "the line is down",
+        "down: addressing, no-lease",
+        "silent for 1:00:00",
+    ]
+    assert [metric.text() for metric in answer.metrics] == [
+        "lines_down=1",
+        "boards_down=2",
+        "boards_silent=1",
+    ]
+
+
+def test_silence_counts_from_the_last_collection(town: Ending) -> None:
+    """What was not collected yet is no silence; that nothing was collected is one of its own."""
+    city = town.write()
+    fill_store(city, [(board, board.series(NOW_S - 3600, 30)) for board in town.boards])
+    _visited(city, age_s=1800)
+    assert _found(_check(city, "reports")) == []
+    _visited(city, age_s=0)
+    assert [status for status, _ in _found(_check(city, "reports"))] == [
+        *["CRITICAL"] * 2,
+        *["WARNING"] * 4,
+    ]
+    _visited(city, age_s=3700)
+    assert _found(_check(city, "reports")) == [("WARNING", "gw-1")]
+
+
+def test_nothing_collected_is_unknown(town: Ending) -> None:
+    assert _found(_check(town.write(), "reports")) == [("UNKNOWN", "Musterstadt")]
+
+
+def test_the_worst_is_the_answer() -> None:
+    def answer(*found: Status) -> Status:
+        return Answer([Finding("x", status, "s", "m") for status in found]).status
+
+    assert answer() is Status.OK
+    assert answer(Status.UNKNOWN) is Status.UNKNOWN
+    assert answer(Status.UNKNOWN, Status.WARNING) is Status.WARNING
+    assert answer(Status.CRITICAL, Status.UNKNOWN, Status.WARNING) is Status.CRITICAL
+    assert Metric("x", 3, "", "5").text() == "x=3;;5"
+
+
+def _run(capsys: pytest.CaptureFixture[str], town: Town, *arguments: str) -> tuple[int, str, str]:
+    with pytest.raises(SystemExit) as exited:
+        fleet.cli.main(["fleet", "check", "--city", str(town.folder), *arguments])
+    said = capsys.readouterr()
+    assert isinstance(exited.value.code, int)
+    return exited.value.code, said.out, said.err
+
+
+def test_a_plugin_says_one_line_and_exits_with_its_state(
+    town: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_s = int(time.time())
+    town.sites["goethe-schule"]["name"] = "Goethe|Schule"
+    city = town.write()
+    _visited(city, days=399.5, now_s=now_s)
+    fill_store(city, [(board, board.series(now_s - 660, 10)) for board in town.boards])
+    code, out, err = _run(capsys, town)
+    assert (code, err) == (0, "")
+    assert out.startswith("NETZPULS OK - all is well | certificate_days=399;30:;7: lines_down=0 ")
+    assert out.count("\n") == 1
+    fill_store(city, [(town.boards[0], town.boards[0].series(now_s - 60, 1, **NO_LEASE))])
+    _visited(city, now_s=now_s, gateway=9.5)
+    code, out, err = _run(capsys, town)
+    assert (code, err) == (1, "")
+    line, *rest = out.splitlines()
+    assert line.startswith("NETZPULS WARNING - gw-1: certificate ends in 9 days, on ")
+    assert "(and 1 more) | " in line
+    assert rest[1].startswith(f"WARNING: Goethe/Schule, 101 ({town.boards[0].id}): down: ")
+    assert _run(capsys, town, "-c", "20")[0] == 2
+    code, out, _ = _run(capsys, town, "--part", "certificates", "--json")
+    document = json.loads(out)
+    assert (code, document["ok"], document["status"]) == (1, True, "WARNING")
+    assert document["metrics"] == {"certificate_days": 9}
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["-w", "x"], ["-w", "3", "-c", "5"], ["--part", "weather"]]
+)
+def test_what_is_no_call_is_unknown_and_not_critical(
+    town: Ending, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    town.write()
+    code, out, err = _run(capsys, town, *arguments)
+    assert code == 3
+    assert out.startswith("NETZPULS UNKNOWN - ")
+    assert err.startswith("hint: ")
+
+
+def test_a_city_that_cannot_be_read_is_unknown(
+    town: Ending, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, out, _ = _run(capsys, town)
+    assert code == 3
+    assert out.startswith("NETZPULS UNKNOWN - no inventory.toml in ")
+    code, out, _ = _run(capsys, town, "--json")
+    assert code == 3
+    assert json.loads(out)["error"]["code"] == "configuration"
+
+
+def test_thresholds_that_cross_are_refused() -> None:
+    with pytest.raises(UsageError):
+        Thresholds(warning_days=5, critical_days=6)
