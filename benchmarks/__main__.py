@@ -13,7 +13,7 @@ import subprocess
 import sys
 from typing import Any
 
-BENCHMARKS = ("report_size", "heap", "spool", "cycle", "ingest", "first_report", "desk")
+BENCHMARKS = ("report_size", "heap", "spool", "cycle", "ingest", "first_report", "desk", "tray")
 
 
 def main(names: list[str]) -> int:

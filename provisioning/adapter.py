@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from pathlib import Path
 
 from serial.tools import list_ports
@@ -18,6 +19,7 @@ from serial.tools import list_ports
 from fleet import file
 
 _MOST = 1000
+_noting = threading.Lock()  # a tray's boards end at the same time
 
 
 def name(port: str) -> str | None:
@@ -42,15 +44,16 @@ def speed(adapter: str | None) -> int | None:
 
 def remember(adapter: str | None, baud: int) -> None:
     """Note the speed that an adapter carries."""
-    known = _load()
-    if adapter is None or known.get(adapter) == baud:
-        return
-    known.pop(adapter, None)
-    known[adapter] = baud
-    content = json.dumps(dict(list(known.items())[-_MOST:]), indent=1) + "\n"
-    with contextlib.suppress(OSError):
-        _path().parent.mkdir(parents=True, exist_ok=True)
-        file.write(_path(), content)
+    with _noting:
+        known = _load()
+        if adapter is None or known.get(adapter) == baud:
+            return
+        known.pop(adapter, None)
+        known[adapter] = baud
+        content = json.dumps(dict(list(known.items())[-_MOST:]), indent=1) + "\n"
+        with contextlib.suppress(OSError):
+            _path().parent.mkdir(parents=True, exist_ok=True)
+            file.write(_path(), content)
 
 
 def _load() -> dict[str, object]:

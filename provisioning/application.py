@@ -16,6 +16,7 @@ import struct
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fleet.text import printable
 from provisioning.chip import CHIPS, ESP32, TABLE_ADDRESS, TABLE_BYTES, Chip, by_image
@@ -88,6 +89,16 @@ class Application:
     def flash_bytes(self) -> int:
         """How much flash a board needs."""
         return self.file_system.offset + self.file_system.size
+
+    def document(self) -> dict[str, Any]:
+        """Return what it is as `--json` prints it."""
+        return {
+            "file": printable(self.path.name),
+            "bytes": len(self.content),
+            "sha256": self.sha256,
+            "version": self.version,
+            "stand_in": self.stand_in,
+        }
 
 
 def load(path: Path | None) -> Application:

@@ -9,16 +9,13 @@ from pathlib import Path
 from typing import get_args
 
 import click
-from rich.console import Console
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.errors import UsageError
 from fleet.inventory import Role
-from fleet.text import printable
-from provisioning import cli_registry
-from provisioning.application import Application
+from provisioning import cli_registry, cli_tray
 from provisioning.check import Checked, CheckRequest, check_board
-from provisioning.display import Display
+from provisioning.display import Display, say, show_image
 from provisioning.flash import Flashed, FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
 
@@ -42,12 +39,24 @@ for command in (
 
 @board.command()
 @city_option
-@click.option("--port", required=True, metavar="P", help="Serial port, such as /dev/ttyUSB0.")
-@click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
-@click.option("--room", required=True, metavar="R", help="One of the site's rooms.")
 @click.option(
-    "--role", required=True, type=click.Choice(get_args(Role)), help="What the board is for."
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="P",
+    help="Serial port, such as /dev/ttyUSB0; given several times it is a tray of boards.",
 )
+@click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+@click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
+@click.option("--room", metavar="R", help="One of the site's rooms, for one board.")
+@click.option(
+    "--rooms",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.csv",
+    help="Rooms for a tray: the column room, and if wanted board, usb, role, hardware.  "
+    "[default: each is asked for]",
+)
+@click.option("--role", type=click.Choice(get_args(Role)), help="What the board is for.")
 @click.option(
     "--hardware",
     metavar="ID",
@@ -73,40 +82,79 @@ for command in (
     help="Take a board that the registry has elsewhere, or as revoked.",
 )
 @click.option("--renew", is_flag=True, help="Give the board a new key and certificate.")
+@click.option(
+    "--wait",
+    "wait_s",
+    type=click.FloatRange(min=0),
+    metavar="S",
+    help="Seconds to wait for a further board of a tray.  [default: on a terminal until Enter]",
+)
 @click.option("--dry-run", is_flag=True, help="Check all that can be checked; touch nothing.")
 @json_option
 def flash(
     *,
     city: Path,
-    port: str,
+    ports: tuple[str, ...],
+    others: bool,
     site: str,
-    room: str,
-    role: Role,
+    room: str | None,
+    rooms: Path | None,
+    role: Role | None,
     hardware: str | None,
     image: Path | None,
     baud: int | None,
     reassign: bool,
     renew: bool,
+    wait_s: float | None,
     dry_run: bool,
     as_json: bool,
-) -> None:
-    """Turn the board on a port into one of the city's boards.
+) -> int:
+    """Turn the board on a port into one of the city's boards, or a whole tray of them.
 
     Writes MicroPython, the agent, configuration and identity, checks them, waits for the
     board's self-test and enrols it. A board that fails is not enrolled: the same command goes
     on where it stopped. Of a board that is enrolled already only what differs is written; it
     keeps its identity and the reports that it holds, unless --renew is given.
+
+    A tray is --all, several --port, or --rooms: its boards are worked on side by side, one that
+    is plugged in later joins, and one that fails does not stop the others.
     """
-    planned = plan(
-        FlashRequest(
-            city, port, site, room, role, image, baud, reassign, hardware=hardware, renew=renew
-        )
+    is_tray = others or len(ports) > 1 or rooms is not None
+    if not ports and not others:
+        raise click.UsageError("which board? give its --port P, or --all")
+    if is_tray and room is not None:
+        raise click.UsageError("--room is for one board; a tray has --rooms FILE.csv")
+    if not is_tray and wait_s is not None:
+        raise click.UsageError("--wait is for a tray: --all, several --port, or --rooms")
+    if not is_tray and (room is None or role is None):
+        missing = "--room" if room is None else "--role"
+        raise click.UsageError(f"Missing option '{missing}'.")
+    request = FlashRequest(
+        city,
+        ports[0] if ports else "",
+        site,
+        room or "",
+        role or "classroom-sensor",
+        image,
+        baud,
+        reassign,
+        hardware=hardware,
+        renew=renew,
     )
+    if is_tray:
+        wanted = cli_tray.Wanted(request, role, ports, others, rooms, wait_s)
+        return cli_tray.run(wanted, dry_run=dry_run, as_json=as_json)
+    _flash_one(request, dry_run=dry_run, as_json=as_json)
+    return 0
+
+
+def _flash_one(request: FlashRequest, *, dry_run: bool, as_json: bool) -> None:
+    planned = plan(request)
     if dry_run:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
-    _show_image(planned.application, progress)
-    with _interruptible(port), Display(progress) as display:
+    show_image(planned.application, progress)
+    with _interruptible(request.port), Display(progress) as display:
         flashed = carry_out(planned, display.show)
     emit(flashed.document(), lambda: _show_flashed(flashed), as_json)
 
@@ -154,7 +202,7 @@ def _interruptible(port: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        _say(
+        say(
             f"The board on {port} is not enrolled and may be half written: "
             "run the same command again; it goes on where it stopped.",
             progress,
@@ -165,43 +213,33 @@ def _interruptible(port: str) -> Iterator[None]:
 def _show_plan(planned: Plan) -> None:
     request, document = planned.request, planned.document()
     hardware = f" with {request.hardware}" if request.hardware else ""
-    _say(f"{request.port} → {request.site}, {request.room} as {request.role}{hardware}")
-    _say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
-    _show_image(planned.application, result)
+    say(f"{request.port} → {request.site}, {request.room} as {request.role}{hardware}")
+    say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
+    show_image(planned.application, result)
     for part in document["write"]:
-        _say(f"write {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
-    _say("Nothing was written. Run the command without --dry-run.")
+        say(f"write {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
+    say("Nothing was written. Run the command without --dry-run.")
 
 
 def _show_checked(checked: Checked, city: Path) -> None:
-    _say(f"{checked.board} on {checked.port}")
+    say(f"{checked.board} on {checked.port}")
     width = max(len(finding.what) for finding in checked.findings)
     for finding in checked.findings:
         mark = "ok " if finding.ok else "BAD"
-        _say(f"  {mark} {finding.what:{width}}  {finding.told}")
+        say(f"  {mark} {finding.what:{width}}  {finding.told}")
     if not checked.ok and checked.entry:
-        _say(
+        say(
             f"To write what differs: netzpuls board check --city {city} --port {checked.port} "
             "--repair --micropython FILE"
         )
     elif not checked.ok:
-        _say("To make it one of the city's: netzpuls board flash --help")
+        say("To make it one of the city's: netzpuls board flash --help")
 
 
 def _show_flashed(flashed: Flashed) -> None:
     entry = flashed.entry
-    _say(
+    say(
         f"{flashed.board} is enrolled: {entry.site}, {entry.room}, {entry.role}, "
         f"key {entry.key_id}, certificate until {entry.certificate_expires:%Y-%m-%d}, "
         f"in {flashed.seconds['total']:.1f} s"
     )
-
-
-def _show_image(image: Application, console: Console) -> None:
-    what = "stand-in, for virtual boards only" if image.stand_in else image.version
-    _say(f"MicroPython image {printable(image.path.name)} ({what or 'without a version'})", console)
-    _say(f"SHA-256 {image.sha256}", console)
-
-
-def _say(text: str, console: Console = result) -> None:
-    console.print(text, markup=False, soft_wrap=True)

@@ -1,12 +1,18 @@
-"""What a technician sees while a board is flashed: bars on a terminal, else plain lines."""
+"""What a technician sees while boards are flashed: bars or a table on a terminal, else lines."""
 
 from __future__ import annotations
 
+import sys
+import termios
+import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,11 +21,20 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
 
+from fleet.cli.output import result
+from fleet.text import printable
+from provisioning.application import Application
 from provisioning.flash import Progress as Step
+from provisioning.room import Question
+from provisioning.tray import Attempt
 
 STAGES = {
     "connect": "identify the board",
+    "room": "find its room",
     "prepare": "make key, certificate and file system",
     "application": "write MicroPython",
     "file system": "write agent, configuration, identity",
@@ -28,7 +43,39 @@ STAGES = {
     "check": "compare application and files",
 }
 
+# For the narrow column of a tray's table.
+_SHORT = {
+    "connect": "identify",
+    "room": "room?",
+    "prepare": "prepare",
+    "application": "MicroPython",
+    "file system": "files",
+    "self-test": "self-test",
+    "enrol": "enrol",
+}
+_WIDE = 110
+_BAR = 20
 _NOTHING_SENT = dict.fromkeys(("application", "file system"), "already there")
+
+
+def say(text: str, console: Console = result) -> None:
+    """Print a line, wrapped by the terminal alone."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def say_below(text: str, console: Console = result) -> None:
+    """Print what belongs to the line above it; on a terminal it breaks no word."""
+    if console.is_terminal:
+        console.print(Padding(Text(text), (0, 0, 0, 4)))
+    else:
+        say(f"    {text}", console)
+
+
+def show_image(image: Application, console: Console) -> None:
+    """Print what is known of a MicroPython image."""
+    what = "stand-in, for virtual boards only" if image.stand_in else image.version
+    say(f"MicroPython image {printable(image.path.name)} ({what or 'without a version'})", console)
+    say(f"SHA-256 {image.sha256}", console)
 
 
 class Display:
@@ -103,3 +150,176 @@ class Display:
             return ""
         seconds = max(time.monotonic() - self._begin, 0.001)
         return f"{step.done_bytes:,} bytes, {step.done_bytes / seconds / 1000:,.0f} kB/s"
+
+
+class TrayDisplay:
+    """Shows a tray: one row a board on a terminal; else a line for each stage that is done.
+
+    It is a `tray.Screen`. What goes wrong is told at once, above the table.
+    """
+
+    def __init__(self, console: Console, *, has_keyboard: bool) -> None:
+        self._console = console
+        self._has_keyboard = has_keyboard
+        self._rows: list[Attempt] = []
+        self._lock = threading.Lock()
+        self._waits = ""
+        self._live: Live | None = None
+        self._held: list[Sequence[str]] | None = (
+            None  # what is told while a question is on the screen
+        )
+        if console.is_terminal:
+            self._live = Live(self, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Self:
+        self._show_table()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._hide_table()
+
+    def _show_table(self) -> None:
+        if self._live:
+            self._echo(on=False)  # a key that is pressed would move the table
+            self._live.start()
+
+    def _hide_table(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._echo(on=True)
+
+    def _echo(self, *, on: bool) -> None:
+        if not self._has_keyboard:
+            return
+        attributes = termios.tcgetattr(sys.stdin)
+        attributes[3] = attributes[3] | termios.ECHO if on else attributes[3] & ~termios.ECHO
+        termios.tcsetattr(sys.stdin, termios.TCSADRAIN, attributes)
+
+    def __rich__(self) -> RenderableType:
+        with self._lock:
+            rows = list(self._rows)
+        return Group(_table(rows, self._console.width), Text(self._waits))
+
+    def started(self, attempt: Attempt) -> None:
+        """Take a board that was plugged in; it takes the place of what ended on its port."""
+        with self._lock:
+            self._rows = [each for each in self._rows if each.adapter != attempt.adapter]
+            self._rows.append(attempt)
+
+    def passed(self, attempt: Attempt) -> None:
+        """Take it that a board has done its stage."""
+        if self._live or attempt.stage == "connect":
+            return
+        if attempt.stage == "room":
+            self._tell(f"{attempt.board} on {attempt.adapter.port}: {printable(attempt.room)}")
+            return
+        sent = _NOTHING_SENT.get(attempt.stage, "")
+        if attempt.total_bytes:
+            sent = f"{attempt.done_bytes:,} bytes, {attempt.rate / 1000:,.0f} kB/s"
+        parts = filter(None, (f"{attempt.stage_s:.1f} s", sent))
+        self._tell(f"{_name(attempt)}: {STAGES[attempt.stage]}: {', '.join(parts)}")
+
+    def ended(self, attempt: Attempt) -> None:
+        """Take a board's end."""
+        if attempt.error:
+            self._tell(f"{_name(attempt)}: failed", attempt.error.message, attempt.error.hint)
+        elif attempt.flashed and not self._live:
+            self._tell(f"{_name(attempt)}: enrolled, {attempt.flashed.seconds['total']:.1f} s")
+
+    def waits(self, left: int | None) -> None:
+        """Say that boards may be plugged in, for so many rooms (None: for any)."""
+        if left == 0:
+            said = "All rooms have their boards."
+        else:
+            rooms = "" if left is None else f" {left} room{'s' if left != 1 else ''} left."
+            ends = " Enter: no more boards." if self._has_keyboard else ""
+            said = f"Plug in further boards.{rooms}{ends}"
+        self._waits = f"{said} Ctrl-C: stop."
+
+    def ask(self, question: Question) -> str | None:
+        """Ask which room a board is for; None at the end of the input."""
+        self._hide_table()
+        with self._lock:
+            self._held = []
+        try:
+            found = question.found
+            if question.refusal:
+                say(question.refusal, self._console)
+            proposed = f" [{question.proposed}]" if question.proposed else ""
+            say(f"{found.board} on {found.port}, {found.chip}", self._console)
+            self._console.print(f"  room{proposed}: ", end="", markup=False, soft_wrap=True)
+            answer = sys.stdin.readline()
+        finally:
+            with self._lock:
+                held, self._held = self._held or [], None
+            for lines in held:
+                self._print(lines)
+        self._show_table()
+        return answer.strip() if answer else None
+
+    def _tell(self, *lines: str) -> None:
+        with self._lock:
+            if self._held is not None:
+                self._held.append(lines)
+                return
+        self._print(lines)
+
+    def _print(self, lines: Sequence[str]) -> None:
+        head, *below = lines
+        say(head, self._console)
+        for text in below:
+            say_below(text, self._console)
+
+
+def _table(rows: list[Attempt], width: int) -> Table:
+    is_wide = width >= _WIDE
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if is_wide else 1, 0, 0))
+    for name in ("port", "board", "room", "stage"):
+        table.add_column(name, no_wrap=True)
+    if is_wide:
+        table.add_column("", width=_BAR)
+    for name in ("kB", "kB/s", "left"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for each in rows:
+        is_sending = bool(each.total_bytes) and not each.is_over
+        bar: RenderableType = ""
+        sent = ["", "", ""]
+        if is_sending:
+            # The flash is still busy when all is sent: full means verified.
+            bar = ProgressBar(each.total_bytes + 1, each.done_bytes, width=_BAR)
+            left = each.left_s
+            sent = [
+                f"{each.done_bytes // 1000:,}/{each.total_bytes // 1000:,}",
+                f"{each.rate / 1000:,.0f}",
+                "" if left is None else f"{left:.0f} s",
+            ]
+        table.add_row(
+            _short(each.adapter.port.removeprefix("/dev/"), 24 if is_wide else 10),
+            each.board or "…",
+            _short(each.room, 24 if is_wide else 10),
+            _standing(each),
+            *([bar] if is_wide else []),
+            *sent,
+        )
+    return table
+
+
+def _standing(attempt: Attempt) -> Text:
+    if attempt.flashed:
+        return Text(f"enrolled, {attempt.flashed.seconds['total']:.0f} s", "green")
+    if attempt.error:
+        return Text(f"failed: {_SHORT.get(attempt.stage, '')}".rstrip(": "), "red")
+    waits = "" if attempt.total_bytes else f" {attempt.stage_s:.0f} s"
+    return Text(_SHORT.get(attempt.stage, "") + waits)
+
+
+def _name(attempt: Attempt) -> str:
+    """Return how a board is called in a line: by its id as soon as it is known."""
+    board = attempt.board or f"the board on {attempt.adapter.port}"
+    return f"{board} ({printable(attempt.room)})" if attempt.room else board
+
+
+def _short(text: str, most: int) -> str:
+    """Cut text at its beginning: what tells ports and rooms apart stands at the end."""
+    text = printable(text)
+    return text if len(text) <= most else "…" + text[1 - most :]

@@ -71,6 +71,37 @@ class WlanKeyError(ConfigurationError):
     code = "wlan-key"
 
 
+class RoomsError(ConfigurationError):
+    """The list of rooms cannot be read, or is wrong."""
+
+    code = "rooms"
+
+
+class NoRoomError(NetzpulsError):
+    """There is no room left for a board, or nobody says which."""
+
+    code = "no-room"
+
+
+class NoBoardError(BenchError):
+    """No board is plugged in."""
+
+    code = "no-board"
+
+
+class StoppedError(NetzpulsError):
+    """The work on a board, or a whole tray, was stopped before its end."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class TrayError(NetzpulsError):
+    """Some boards of a tray, or all, are not done."""
+
+    code = "tray"
+
+
 class ReassignError(UsageError):
     """The registry has the board at another place, or as revoked."""
 

@@ -11,10 +11,10 @@ import secrets
 import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import serial
 from cryptography import x509
@@ -25,7 +25,6 @@ from fleet import authority, inventory, reportkey
 from fleet.authority import Authority
 from fleet.errors import NetzpulsError
 from fleet.inventory import NO_HARDWARE, SECRETS_FOLDER, Board, Inventory, Role
-from fleet.text import printable
 from provisioning import (
     adapter,
     application,
@@ -83,6 +82,16 @@ class FlashRequest:
 
 
 @dataclass(frozen=True)
+class Found:
+    """A board that has told who it is."""
+
+    port: str
+    board: str
+    chip: str
+    mac: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """What will be written, as far as it is known before the board is."""
 
@@ -92,9 +101,12 @@ class Plan:
     files: dict[str, bytes]
     wlan_keys: dict[str, str] = field(repr=False)
 
+    def at(self, port: str, room: str) -> Self:
+        """Return the same for another board and room of the site."""
+        return replace(self, request=replace(self.request, port=port, room=room))
+
     def document(self) -> dict[str, Any]:
         """Return the plan as `--json` prints it."""
-        vfs = self.application.file_system
         site = self.inventory.site(self.request.site)
         return {
             "port": self.request.port,
@@ -105,16 +117,24 @@ class Plan:
             "wlan": site.wlan,
             "gateway": site.gateway,
             "baud": self.request.baud,
-            "image": _image_document(self.application),
-            "write": [
-                {
-                    "what": "application",
-                    "address": self.application.chip.start,
-                    "bytes": len(self.application.content),
-                },
-                {"what": "file system", "address": vfs.offset, "bytes": vfs.size},
-            ],
+            "image": self.application.document(),
+            "write": self.writes(),
         }
+
+    def writes(self) -> list[dict[str, Any]]:
+        """Return what may be written and where, as `--json` prints it."""
+        vfs = self.application.file_system
+        return [
+            {
+                "what": "application",
+                "address": self.application.chip.start,
+                "bytes": len(self.application.content),
+            },
+            {"what": "file system", "address": vfs.offset, "bytes": vfs.size},
+        ]
+
+
+Settle = Callable[[Found], Plan]
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,8 @@ class Progress:
 
     Attributes:
         board: its id, "" as long as it is not known.
-        stage: "connect", "prepare", "application", "file system", "self-test" or "enrol".
+        stage: "connect", "room" (if it is asked for then), "prepare", "application",
+            "file system", "self-test" or "enrol".
         done_bytes: sent on the line, compressed; 0 where nothing is sent.
         total_bytes: to be sent on the line, 0 where nothing is.
     """
@@ -157,7 +178,7 @@ class Flashed:
             "port": self.port,
             "board": self.board,
             **self.entry.model_dump(mode="json", exclude={"revoked"}),
-            "image": _image_document(self.application),
+            "image": self.application.document(),
             "seconds": self.seconds,
             "self_test": self.self_test,
         }
@@ -168,8 +189,18 @@ def plan(request: FlashRequest) -> Plan:
 
     Raises: NetzpulsError: with what is wrong and what to do.
     """
+    prepared = prepare(request)
+    prepared.inventory.room(request.site, request.room)
+    port.check(request.port)
+    return prepared
+
+
+def prepare(request: FlashRequest) -> Plan:
+    """Check a request as `plan` does, but for its port and its room; see `Plan.at`.
+
+    Raises: NetzpulsError: with what is wrong and what to do.
+    """
     city = inventory.load(request.city)
-    city.room(request.site, request.room)
     wlan_keys = configuration.wlan_keys(city, request.site, request.role)
     # Checked now with another board's name and secrets: later only those change.
     configuration.encoded(
@@ -187,7 +218,6 @@ def plan(request: FlashRequest) -> Plan:
     roots = root.anchors(city)
     if roots:
         files[root.BOARD_PATH] = roots
-    port.check(request.port)
     return Plan(request, city, loaded, files, wlan_keys)
 
 
@@ -206,21 +236,35 @@ def flash_board(
     return carry_out(plan(request), on_progress)
 
 
-def carry_out(planned: Plan, on_progress: Callable[[Progress], None] = lambda _: None) -> Flashed:
-    """Do what was planned; as `flash_board`."""
-    return _Flashing(planned, on_progress).run()
+def carry_out(
+    planned: Plan,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    settle: Settle | None = None,
+) -> Flashed:
+    """Do what was planned; as `flash_board`.
+
+    `settle` is asked for the plan once the board has told who it is, as the stage "room": its
+    port, city and speed are those of `planned`. What it raises stops the work.
+    """
+    return _Flashing(planned, on_progress, settle).run()
 
 
 class _Flashing:
     """One board's way through the stages."""
 
-    def __init__(self, planned: Plan, on_progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, planned: Plan, on_progress: Callable[[Progress], None], settle: Settle | None
+    ) -> None:
         self._plan = planned
-        self._request = planned.request
         self._on_progress = on_progress
+        self._settle = settle
         self._board = ""
         self._pending: Pending | None = None
         self._seconds: dict[str, float] = {}
+
+    @property
+    def _request(self) -> FlashRequest:
+        return self._plan.request
 
     def run(self) -> Flashed:
         begin = time.monotonic()
@@ -248,13 +292,17 @@ class _Flashing:
         )
 
     def _run(self, line: serial.Serial, ca: Authority) -> tuple[Board, dict[str, Any]]:
-        request, parts = self._request, self._plan.application
         with contextlib.ExitStack() as stack:
             with self._stage("connect"):
-                adapter_name = adapter.name(request.port)
-                bauds = speeds(request.baud, adapter.speed(adapter_name))
+                adapter_name = adapter.name(self._request.port)
+                bauds = speeds(self._request.baud, adapter.speed(adapter_name))
                 session = stack.enter_context(Session(line, bauds))
             self._board = "np-" + session.mac.replace(":", "")
+            if self._settle:
+                with self._stage("room"):
+                    found = Found(self._request.port, self._board, session.chip, session.mac)
+                    self._plan = self._settle(found)
+            request, parts = self._request, self._plan.application
             with self._stage("prepare"):
                 known, hardware = self._admit(session)
                 hash_key = hashkey.ensure(request.city)
@@ -411,16 +459,7 @@ class _Flashing:
         city = inventory.load(request.city)
         known = city.boards.get(self._board)
         if known and not request.reassign:
-            if known.revoked:
-                raise ReassignError(
-                    f"{self._board} was revoked on {known.revoked:%Y-%m-%d}",
-                    hint="if it may report again, add --reassign",
-                )
-            if (known.site, known.room) != (request.site, request.room):
-                raise ReassignError(
-                    f"{self._board} is registered at {known.site}, {known.room}",
-                    hint=f"if it moves to {request.site}, {request.room}, add --reassign",
-                )
+            check_free(self._board, known, request.site, request.room)
         return known, _hardware(request, known)
 
     def _write(self, session: Session, stage: str, regions: Iterable[Region]) -> bool:
@@ -457,6 +496,23 @@ class _Flashing:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
 
 
+def check_free(board: str, known: Board, site: str, room: str | None) -> None:
+    """Check that a board that the registry knows may be enrolled at a place without being asked.
+
+    Raises: ReassignError: the registry has it elsewhere, or as revoked.
+    """
+    if known.revoked:
+        raise ReassignError(
+            f"{board} was revoked on {known.revoked:%Y-%m-%d}",
+            hint="if it may report again, add --reassign",
+        )
+    if known.site != site or room not in (None, known.room):
+        raise ReassignError(
+            f"{board} is registered at {known.site}, {known.room}",
+            hint=f"if it moves to {', '.join(filter(None, (site, room)))}, add --reassign",
+        )
+
+
 def _is_good(pending: Pending, ca: Authority) -> bool:
     """Tell whether an identity is whole, the CA's, and will last a while."""
     if not pending.is_whole():
@@ -486,13 +542,3 @@ def _hardware(request: FlashRequest, known: Board | None) -> str | None:
 def _image_hint(chip_name: str) -> str:
     chip = next(each for each in CHIPS if each.name == chip_name)
     return f"get {chip.build} from {chip.official}"
-
-
-def _image_document(loaded: Application) -> dict[str, Any]:
-    return {
-        "file": printable(loaded.path.name),
-        "bytes": len(loaded.content),
-        "sha256": loaded.sha256,
-        "version": loaded.version,
-        "stand_in": loaded.stand_in,
-    }

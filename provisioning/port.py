@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import stat
 import termios
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +18,7 @@ import serial
 from serial import rfc2217
 from serial.tools import list_ports
 
+from fleet.text import printable
 from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
 
 CONSOLE_BAUD = 115200
@@ -23,7 +27,58 @@ READ_S = 3.0
 
 _RESET_S = 0.1
 _RFC2217 = "rfc2217://"
+_BOARDS_VIDS = {
+    0x10C4,  # Silicon Labs: CP210x
+    0x1A86,  # WCH: CH34x
+    0x0403,  # FTDI
+    0x303A,  # Espressif: the chips' own USB
+}
 _LIKE = "a port is like /dev/ttyUSB0 or rfc2217://host:port"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A serial port that is plugged in.
+
+    Attributes:
+        usb: the adapter's serial number, "" if it has none or is not on USB.
+        name: what the adapter calls itself.
+    """
+
+    port: str
+    usb: str = ""
+    name: str = ""
+
+
+def plugged(named: Sequence[str], *, others: bool) -> list[Adapter]:
+    """Return the ports that are there, each once.
+
+    Args:
+        named: ports that somebody named; one by a URL counts as there.
+        others: look for USB adapters that boards come with, too.
+    """
+    known = {each.device: each for each in list_ports.comports()}
+    found = {
+        os.path.realpath(port): _adapter(port, known.get(os.path.realpath(port)))
+        for port in named
+        if "://" in port or Path(port).exists()
+    }
+    if others:
+        for device in sorted(known, key=_in_order):
+            if known[device].vid in _BOARDS_VIDS:
+                found.setdefault(device, _adapter(device, known[device]))
+    return list(found.values())
+
+
+def _in_order(device: str) -> list[tuple[int, str]]:
+    """Return a key that puts ttyUSB10 behind ttyUSB9."""
+    return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", device)]
+
+
+def _adapter(port: str, info: Any | None) -> Adapter:
+    if info is None:
+        return Adapter(port)
+    return Adapter(port, printable(info.serial_number or ""), printable(info.product or ""))
 
 
 def check(name: str) -> None:
