@@ -54,7 +54,7 @@ _SHORT = {
     "enrol": "enrol",
 }
 _WIDE = 110
-_BAR = 20
+_BAR = 16
 _NOTHING_SENT = dict.fromkeys(("application", "file system"), "already there")
 
 
@@ -274,12 +274,14 @@ class TrayDisplay:
 def _table(rows: list[Attempt], width: int) -> Table:
     is_wide = width >= _WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if is_wide else 1, 0, 0))
-    for name in ("port", "board", "room", "stage"):
-        table.add_column(name, no_wrap=True)
+    table.add_column("port", no_wrap=True)
+    table.add_column("board", no_wrap=True, min_width=15)
+    table.add_column("room", no_wrap=True)
+    table.add_column("stage", no_wrap=True)
     if is_wide:
         table.add_column("", width=_BAR)
-    for name in ("kB", "kB/s", "left"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name, most in (("kB", 11), ("kB/s", 4), ("left", 5)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=most)
     for each in rows:
         is_sending = bool(each.total_bytes) and not each.is_over
         bar: RenderableType = ""
@@ -294,9 +296,9 @@ def _table(rows: list[Attempt], width: int) -> Table:
                 "" if left is None else f"{left:.0f} s",
             ]
         table.add_row(
-            _short(each.adapter.port.removeprefix("/dev/"), 24 if is_wide else 10),
+            _short(each.adapter.port.removeprefix("/dev/"), 14 if is_wide else 9),
             each.board or "…",
-            _short(each.room, 24 if is_wide else 10),
+            _short(each.room, 20 if is_wide else 10),
             _standing(each),
             *([bar] if is_wide else []),
             *sent,

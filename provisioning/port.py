@@ -58,11 +58,11 @@ def plugged(named: Sequence[str], *, others: bool) -> list[Adapter]:
         others: look for USB adapters that boards come with, too.
     """
     known = {each.device: each for each in list_ports.comports()}
-    found = {
-        os.path.realpath(port): _adapter(port, known.get(os.path.realpath(port)))
-        for port in named
-        if "://" in port or Path(port).exists()
-    }
+    found: dict[str, Adapter] = {}
+    for name in named:
+        if "://" in name or Path(name).exists():
+            device = os.path.realpath(name)
+            found.setdefault(device, _adapter(name, known.get(device)))
     if others:
         for device in sorted(known, key=_in_order):
             if known[device].vid in _BOARDS_VIDS:

@@ -110,7 +110,7 @@ class Attempt:
             flashed = self.flashed.document()
             del flashed["image"]
             return about | flashed
-        error = self.error or StoppedError("it is under way")
+        error = self.error or _stopped(self)
         return about | {"stage": self.stage or None, "error": error.document()["error"]}
 
 
@@ -149,7 +149,7 @@ class Questions:
         answer: Future[str | None] = Future()
         with self._lock:
             if self._is_closed:
-                raise _stopped(question.found.board)
+                raise _unanswered(question)
             self._waiting.put((question, answer))
         return answer.result()
 
@@ -160,7 +160,7 @@ class Questions:
             try:
                 answer.set_result(ask(question))
             except BaseException:
-                answer.set_exception(_stopped(question.found.board))
+                answer.set_exception(_unanswered(question))
                 raise
 
     def close(self) -> None:
@@ -169,7 +169,7 @@ class Questions:
             self._is_closed = True
             while not self._waiting.empty():
                 question, answer = self._waiting.get()
-                answer.set_exception(_stopped(question.found.board))
+                answer.set_exception(_unanswered(question))
 
 
 class Tray:
@@ -323,7 +323,7 @@ class Tray:
 
     def _step(self, attempt: Attempt, step: Progress) -> None:
         if self._stop.is_set():
-            raise _stopped(attempt.board or f"the board on {attempt.adapter.port}")
+            raise _stopped(attempt)
         if attempt.stage and step.stage != attempt.stage:
             self._screen.passed(attempt)
         attempt.follow(step)
@@ -357,7 +357,7 @@ class Tray:
         with self._settling:
             for each in self.attempts:
                 if not each.is_over:
-                    each.error = _stopped(each.board or f"the board on {each.adapter.port}")
+                    each.error = _stopped(each)
 
 
 def _last(attempts: Sequence[Attempt]) -> list[Attempt]:
@@ -376,14 +376,21 @@ def _missing(name: str) -> Attempt:
     attempt = Attempt(Adapter(name))
     try:
         port.check(name)
-        attempt.error = _stopped(f"the board on {name}")
+        attempt.error = _stopped(attempt)
     except NetzpulsError as error:
         attempt.error = error
     return attempt
 
 
-def _stopped(board: str) -> StoppedError:
+def _stopped(attempt: Attempt) -> StoppedError:
     return StoppedError(
-        f"{board} was stopped before its end",
+        f"{attempt.board or f'the board on {attempt.adapter.port}'} was stopped before its end",
         hint="run the same command again: it goes on where it stopped",
+    )
+
+
+def _unanswered(question: Question) -> StoppedError:
+    return StoppedError(
+        f"{question.found.board} was stopped before it had a room",
+        hint="run the same command again; nothing was written",
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from serial.tools.list_ports_common import ListPortInfo
 
 from provisioning import port
 from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
@@ -80,3 +81,42 @@ def test_a_pty_has_no_reset_line(terminal: tuple[int, str]) -> None:
     with port.open_port(terminal[1]) as opened:
         assert not port.has_reset_line(opened)
     assert not port.has_reset_line(opened)
+
+
+def test_boards_are_looked_for_where_they_can_be(
+    terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def usb(device: str, vid: int | None, serial_number: str | None = None) -> ListPortInfo:
+        info = ListPortInfo(device)
+        info.vid, info.serial_number, info.product = vid, serial_number, "an\x1b adapter"
+        return info
+
+    _, name = terminal
+    devices = [
+        usb("/dev/ttyUSB10", 0x1A86),
+        usb("/dev/ttyUSB9", 0x10C4, "A50"),
+        usb("/dev/ttyUSB2", 0x0403),
+        usb("/dev/ttyACM0", 0x303A, "24:0A:C4"),
+        usb("/dev/ttyACM1", 0x2341),  # somebody's Arduino
+        usb("/dev/ttyS0", None),
+        usb(name, 0x2341, "named"),
+    ]
+    monkeypatch.setattr("serial.tools.list_ports.comports", lambda: devices)
+    (tmp_path / "link").symlink_to(name)
+    found = port.plugged([], others=True)
+    assert [each.port.removeprefix("/dev/tty") for each in found] == [
+        "ACM0",
+        "USB2",
+        "USB9",
+        "USB10",
+    ]
+    assert [each.usb for each in found] == ["24:0A:C4", "", "A50", ""]
+    assert "\x1b" not in found[0].name
+
+    url = "rfc2217://gateway:4000"
+    named = [url, str(tmp_path / "link"), name, "/dev/netzpuls-nowhere"]
+    assert [(each.port, each.usb) for each in port.plugged(named, others=False)] == [
+        (url, ""),
+        (str(tmp_path / "link"), "named"),
+    ]
+    assert len(port.plugged(named, others=True)) == 6
