@@ -5,9 +5,10 @@ that difference in unary, with odds that learn from what this place does (a plac
 changes costs next to nothing), then the bits themselves. An extension block is compared with
 the last one of its kind, wherever it stood. Number, uptime and time are predicted.
 
-A state is kept as bytes, so that this module may go while it stays. Whoever decodes must see
-the same bodies in the same order, from a fresh state on; any bytes decode to something, in
-bounded time, and whether it is a report its seal must tell.
+A state is numbers and bytes, so that this module may go while it stays; its 1.5 KB are taken once,
+for later a heap in use has no such pieces. Whoever decodes must see the same bodies in the same
+order, from a fresh state on; any bytes decode to something, in bounded time, and whether it is a
+report its seal must tell.
 
 Source: binary arithmetic coding after Witten, Neal, Cleary: Arithmetic Coding for Data
 Compression, CACM 30 (1987); bytes go out once they are certain.
@@ -46,43 +47,14 @@ def fresh():
     return [bytearray(_PLACES), bytearray(_PLACES), odds, {}, 0, 0]
 
 
-def keep(state):
-    """Return a state as bytes: few places are in use, so that they take a third of its memory."""
-    old, habits, odds, bases, step_cs, room_at = state
-    kept = bytearray(struct.pack(">HI", room_at, step_cs & 0xFFFFFFFF))
-    kept.append(len(bases))
-    for kind in bases:
-        kept.extend(struct.pack(">HH", kind, bases[kind]))
-    kept.extend(bytes(odds))
-    unused = 0
+def reset(state):
+    """Let a state forget what it has seen, in the memory that it has."""
     for place in range(_PLACES):
-        if old[place] or habits[place] or unused == 255:
-            kept.append(unused)
-            kept.append(old[place])
-            kept.append(habits[place])
-            unused = 0
-        else:
-            unused += 1
-    return bytes(kept)
-
-
-def take(kept):
-    """Return the state that was kept."""
-    state = fresh()
-    state[5], state[4] = struct.unpack_from(">HI", kept)
-    at = 7
-    for _ in range(kept[6]):
-        kind, state[3][kind] = struct.unpack_from(">HH", kept, at)
-        at += 4
-    end = at + _LEVELS * 16
-    state[2] = array("H", kept[at:end])
-    place = 0
-    for at in range(end, len(kept), 3):
-        place += kept[at]
-        state[0][place] = kept[at + 1]
-        state[1][place] = kept[at + 2]
-        place += 1
-    return state
+        state[0][place] = state[1][place] = 0
+    for index in range(_LEVELS * 8):
+        state[2][index] = 0x4000
+    state[3].clear()
+    state[4] = state[5] = 0
 
 
 def encode(state, body):

@@ -91,7 +91,7 @@ def _newest(spool, files):
         while True:
             record = _record(spool, file, state, spool.next_seq, spool.tag)
             if record == b"":
-                spool.state = delta.keep(state)
+                spool.state = state
                 return False, False
             if not record:
                 break
@@ -127,7 +127,7 @@ def read(spool, seq, in_memory, max_bytes):
     """Read reports of one segment; return them and the sequence number after them.
 
     Where it ends stays in `spool.reader` for the next time: [sequence number, segment, offset,
-    link, state as it is kept, whether it is idle]. What cannot be read is lost.
+    link, state, whether it is idle]. What cannot be read is lost.
     """
     index = len(spool.firsts) - 1
     while index > 0 and spool.firsts[index] > seq:
@@ -140,8 +140,7 @@ def read(spool, seq, in_memory, max_bytes):
     try:
         with segment.files(spool).open(segment.file_name(first)) as file:
             if reader and reader[:2] == [seq, first]:
-                at, _, offset, link, kept, _ = reader
-                state = delta.take(kept)
+                at, _, offset, link, state, _ = reader
                 file.seek(offset)
             else:
                 header = file.read(segment.HEADER_BYTES)
@@ -163,7 +162,7 @@ def read(spool, seq, in_memory, max_bytes):
                 offset += length
                 at += 1
             else:
-                spool.reader = [at, first, offset, link, delta.keep(state), False]
+                spool.reader = [at, first, offset, link, state, False]
     except OSError:
         spool.lose(seq, min(end_seq, in_memory))
         return [], seq

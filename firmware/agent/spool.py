@@ -54,7 +54,7 @@ class Spool:
         self.most_records = most_records
         self.firsts = []  # first sequence number of each segment, ascending
         self.size = 0  # of the newest segment
-        self.state = None  # what `agent.delta` keeps of the newest segment
+        self.state = None  # of `agent.delta`, as the newest segment has left it
         self.reader = None  # where a batch from flash ended, see `agent.recovery`
         self._recent = []  # the last reports, as they are sent
         self.holes = []  # [(first, end), …) that are lost

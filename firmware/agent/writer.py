@@ -63,10 +63,11 @@ def _record(spool, raw):
     before, spool.size = spool.size, _CLOSED  # as long as only the state has seen it
     try:
         delta = borrow("agent.delta")
-        state, spool.state = spool.state, None
-        state = delta.take(state) if state else delta.fresh()
-        code = delta.encode(state, body)
-        spool.state = delta.keep(state)
+        if spool.state is None:
+            spool.state = delta.fresh()
+        elif spool.flash_seq == spool.firsts[-1]:
+            delta.reset(spool.state)
+        code = delta.encode(spool.state, body)
     finally:
         delta = None  # this frame would hold it
         give_back("agent.delta")
@@ -90,7 +91,6 @@ def _begin(spool, files, link):
     if not spool.firsts or spool.firsts[-1] != seq:
         spool.firsts.append(seq)
     spool.size = len(header)
-    spool.state = None
     segment.set_aside(spool)
     spool.acknowledge(spool.acked)
 

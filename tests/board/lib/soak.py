@@ -19,7 +19,8 @@ from agent.loan import borrow, give_back
 from agent.mqtt import Session
 from agent.supervisor import start
 from micropython import const
-from port.null import NullNetwork, NullPort
+from port import ASSOCIATED, COLLECT_EVERY_BYTES, FAILED, IDLE, PERSONAL, null
+from port.null import NullNetwork
 
 # What may be wrong, as bits of an order; tests/board/soak/fault.py has the same.
 _NO_NETWORK = const(1)
@@ -43,6 +44,11 @@ _TELL_MS = const(100)
 _LONGEST_MS = const(6 * 86400 * 1000)
 
 _OFFERED = "10.1.0.77"
+_ADDRESS = "10.1.0.50"
+_STATION = b"\x24\x0a\xc4\x12\x34\x56"
+_ACCESS_POINT = (b"Schule", b"\x02\x00\x00\x00\x00\x01", 6, -55, PERSONAL)
+
+del null.NullPort  # its sockets are enough, and a board has no second port in its heap
 
 root, clock_path, unix_s = sys.argv[-3:]
 
@@ -124,14 +130,14 @@ class Network(NullNetwork):
         return super().getaddrinfo(address, number)
 
 
-class Port(NullPort):
-    """NullPort on this clock, with a memory that outlives the process, and with faults."""
+class Port:
+    """A port without hardware on this clock, with a memory that outlives the process, and faults.
+
+    It has only what this board asks for, and takes less memory than an ESP32's own.
+    """
 
     def __init__(self):
-        super().__init__()
-        self.calls = self  # which are not kept: they would fill the heap
         self.socket = Network()
-        self.resolver = "10.1.0.53"
         with open(root + "/routes.json") as file:
             for address, number, to_address, to_number in json.load(file):
                 self.socket.routes[address, number] = (to_address, to_number)
@@ -140,15 +146,16 @@ class Port(NullPort):
                 self.memory = json.load(file)
         except OSError:
             self.memory = {}
-        self.flags = 0
-        self.in_air = self.networks
+        self.flags = self.status = 0
+        self.state = IDLE
+        self.fixed = None
         self.offset_s = 946684800 - int(unix_s)  # without power it counts from 2000
+        self.uptime_ms = clock.now_ms
+        self.recall = self.memory.get
+        self.ticks_us = time.ticks_us
 
-    def append(self, call):
-        """Forget it."""
-
-    def uptime_ms(self):
-        return clock.now_ms()
+    def ticks_us_since(self, start):
+        return time.ticks_diff(time.ticks_us(), start)
 
     def time_s(self):
         return int(unix_s) + clock.now_ms() // 1000 + self.offset_s
@@ -156,30 +163,87 @@ class Port(NullPort):
     def set_time_s(self, unix_s):
         self.offset_s += unix_s - self.time_s()
 
+    def board_id(self):
+        return None
+
+    def boot(self):
+        boot = self.memory.get("boot", 0) + 1
+        self.remember("boot", boot)
+        return boot
+
+    def reset_cause(self):
+        return 1
+
     def remember(self, name, number):
-        super().remember(name, number)
+        self.memory[name] = number
         with open(root + "/nvs.new", "w") as file:
             file.write(json.dumps(self.memory))
         os.rename(root + "/nvs.new", root + "/nvs.json")
 
+    def feed(self):
+        pass
+
+    def spare_heap(self):
+        gc.collect()
+        gc.threshold(COLLECT_EVERY_BYTES)
+
+    def heap_free_bytes(self):
+        gc.collect()
+        return gc.mem_free()
+
+    def scan(self):
+        return [] if self.flags & _NO_NETWORK else [_ACCESS_POINT]
+
+    def associate(self, ssid, key, bssid=None):
+        self.state = FAILED if self.flags & _REFUSED else ASSOCIATED
+
+    def dissociate(self):
+        self.state = IDLE
+
+    def link(self):
+        return self.state
+
     def rssi_dbm(self):
         if self.flags & _NO_MEMORY:
             raise MemoryError
-        return super().rssi_dbm()
+        return _ACCESS_POINT[3] if self.state == ASSOCIATED else None
+
+    def driver_status(self):
+        return self.status if self.state == FAILED else (1000, 1001, 1010)[self.state]
+
+    def mac(self):
+        return _STATION
 
     def lease(self):
         if self.flags & _RAISES:
             raise ValueError("injected")
-        return super().lease()
+        if self.state != ASSOCIATED or (self.flags & _NO_LEASE and not self.fixed):
+            return "", "", ""
+        return self.fixed or (_ADDRESS, "10.1.0.1", "10.1.0.53")
+
+    def netmask(self):
+        return "255.255.255.0"
+
+    def dhcp(self):
+        self.fixed = None
+
+    def fix(self, address, netmask, gateway, resolver):
+        self.fixed = (address, gateway, resolver)
+
+    def lan_address(self):
+        return ""
+
+    def bind_wlan(self, sock):
+        pass
+
+    def wire(self, config):
+        pass
 
     def obey(self, flags, status, step_s):
         """Do from now on what an order says."""
         self.flags = flags
-        self.networks = [] if flags & _NO_NETWORK else self.in_air
-        self.outcome = 3 if flags & _REFUSED else 2
-        self.address = "" if flags & _NO_LEASE else "10.1.0.50"
         if flags & _LOSE:
-            self.lose(status)
+            self.state = FAILED
         self.status = status
         self.socket.echo = not flags & _GATEWAY_SILENT
         if flags & _GATEWAY_LOSS:
