@@ -49,6 +49,11 @@ from provisioning.session import Advance, Session, speeds
 
 SELF_TEST_S = 60.0
 REPORT_KEY_BYTES = 32
+# Of the registry's entry, what is new by flashing.
+_SHOWN = {
+    "site", "room", "role", "hardware", "key_id", "chip", "mac", "agent", "enrolled",
+    "certificate_expires",
+}  # fmt: skip
 # A certificate that ends sooner is made anew when its board is on the desk.
 RENEW_BEFORE = timedelta(days=365)
 
@@ -177,7 +182,7 @@ class Flashed:
         return {
             "port": self.port,
             "board": self.board,
-            **self.entry.model_dump(mode="json", exclude={"revoked"}),
+            **self.entry.model_dump(mode="json", include=_SHOWN),
             "image": self.application.document(),
             "seconds": self.seconds,
             "self_test": self.self_test,
@@ -499,12 +504,17 @@ class _Flashing:
 def check_free(board: str, known: Board, site: str, room: str | None) -> None:
     """Check that a board that the registry knows may be enrolled at a place without being asked.
 
-    Raises: ReassignError: the registry has it elsewhere, or as revoked.
+    Raises: ReassignError: the registry has it elsewhere, as revoked, or as retired.
     """
     if known.revoked:
         raise ReassignError(
             f"{board} was revoked on {known.revoked:%Y-%m-%d}",
             hint="if it may report again, add --reassign",
+        )
+    if known.retired:
+        raise ReassignError(
+            f"{board} was retired on {known.retired:%Y-%m-%d}",
+            hint="if it is to be used again, add --reassign",
         )
     if known.site != site or room not in (None, known.room):
         raise ReassignError(

@@ -366,6 +366,16 @@ def test_a_revoked_board(request_: FlashRequest, board: Board) -> None:
     assert (again.revoked, again.key_id) == (None, 2)
 
 
+def test_a_retired_board(request_: FlashRequest, board: Board) -> None:
+    entry = flash_board(request_).entry
+    retired = entry.model_copy(update={"retired": datetime(2026, 8, 1, tzinfo=UTC)})
+    (request_.city / "registry.toml").write_text(registry.render({BOARD: retired}))
+    assert "was retired on 2026-08-01" in _refused(request_, ReassignError).message
+    again = flash_board(replace(request_, reassign=True))
+    assert again.entry.retired is None
+    assert again.document().keys().isdisjoint({"retired", "earlier", "revoked"})
+
+
 def test_another_chip(request_: FlashRequest, board: Board) -> None:
     board.registers[register.CHIP_MAGIC] = 0x000007C6
     assert "ESP32-S2" in _refused(request_, ChipError).message

@@ -320,7 +320,7 @@ class AssociationTest(ProbeTest):
         result = self.probe(radio, association, association)
         self.assertEqual(result.reason, OK)
         ms = first.measures["association_ms"]
-        self.assertTrue(ms <= result.measures["association_ms"] <= ms + 50)
+        self.assertTrue(ms <= result.measures["association_ms"] <= ms + 1000)  # of one attempt
         self.assertNotIn(block.ASSOCIATION, result.measures)
         self.assertEqual(self.port.calls.count("associate"), 2)
 
