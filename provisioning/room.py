@@ -113,7 +113,7 @@ class Rooms:
                 return row
         for row in self.rows or []:
             if usb and row.usb == usb and not row.board:
-                holder = self._holder(row)
+                holder = next((board for board, held in self._held.items() if held == row), "")
                 if holder not in ("", found.board):
                     raise NoRoomError(
                         f"{found.board} and {holder} are on adapters with the same serial number "
@@ -154,7 +154,7 @@ class Rooms:
             entry = self._known.boards.get(row.board)
             is_there = entry and (entry.site, entry.room) == (self._site, row.room)
             return row.board if is_there else ""
-        return "" if row.usb else self._neighbour(row.room, row.role)
+        return self._neighbour(row.room, row.role)
 
     def _neighbour(self, room: str, role: Role) -> str:
         """Return a board that hangs in a room for the same purpose, "" for none."""

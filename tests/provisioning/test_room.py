@@ -94,6 +94,13 @@ def test_a_room_that_has_its_board_is_given_to_no_other(city: Path) -> None:
     assert _rooms(city, ROWS[1:]).take(_found(1), "").room == "R101"
 
 
+def test_a_room_of_an_adapter_waits_for_nobody_when_it_has_its_board(city: Path) -> None:
+    _enrol(city, 1, "R102")
+    rooms = _rooms(city, [Row("R101", SENSOR, line=2), Row("R102", SENSOR, line=3, usb="A50")])
+    assert rooms.left == 1
+    assert rooms.take(_found(2), "A50").room == "R102"  # the adapter's next board
+
+
 def test_boards_that_left_their_room_do_not_hold_it(city: Path) -> None:
     gone = datetime(2026, 8, 1, tzinfo=UTC)
     _enrol(city, 1, "R101", retired=gone)

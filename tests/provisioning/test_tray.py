@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import pty
 import re
+import select
 import signal
 import subprocess
 import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,10 +27,10 @@ from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board.board import Settings
 from hil.board.process import BoardProcess
-from provisioning import journal, session, tray
+from provisioning import cli_tray, journal, session, tray
 from provisioning.display import TrayDisplay
 from provisioning.errors import NoBoardError
-from provisioning.flash import FlashRequest, Progress
+from provisioning.flash import FlashRequest, Found, Progress
 from provisioning.port import Adapter
 from provisioning.room import Question, Rooms
 from provisioning.roomlist import Row
@@ -470,6 +474,62 @@ def test_eight_boards_fit_a_terminal(width: int) -> None:
         told = {6: "self-test", 7: "failed: MicroPython"}.get(number, "1,007/1,107 84 1 s")
         assert told in " ".join(line.split())
     assert "1 room left" in lines[9]
+
+
+@pytest.fixture
+def keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, Console]]:
+    """Give the process a terminal: what is written to the first is typed, what is read, shown."""
+    master, slave = pty.openpty()
+    with os.fdopen(slave, "r+b", buffering=0) as terminal:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(terminal, write_through=True))
+        with Path(os.ttyname(slave)).open("w", encoding="utf-8") as screen:
+            yield master, Console(file=screen, force_terminal=True, width=80, color_system=None)
+    os.close(master)
+
+
+def _echoes() -> bool:
+    return bool(termios.tcgetattr(sys.stdin)[3] & termios.ECHO)
+
+
+def test_a_question_on_a_terminal(keyboard: tuple[int, Console]) -> None:
+    master, console = keyboard
+    failed = Attempt(Adapter("/dev/ttyUSB7"))
+    failed.error = NetzpulsError("no board answers on /dev/ttyUSB7", hint="check the cable")
+    found = Found("/dev/ttyUSB3", _id(3), "ESP32-D0WD-V3", "24:0a:c4:00:00:03")
+    answers: list[str | None] = []
+    with TrayDisplay(console, has_keyboard=True) as display:
+        assert not _echoes()
+        for refusal in ("", "there is no room 'X'"):
+            asking = threading.Thread(
+                target=lambda said: answers.append(display.ask(Question(found, "R101", said))),
+                args=(refusal,),
+            )
+            asking.start()
+            shown = _read_until(master, "room [R101]: ")
+            assert refusal in shown
+            assert f"{_id(3)} on /dev/ttyUSB3, ESP32-D0WD-V3" in shown
+            assert _echoes()
+            display.ended(failed)
+            os.write(master, b" R102 \n" if refusal else b"\n")
+            # What happened meanwhile is told when the question is answered, not in its midst.
+            shown = _read_until(master, "check the cable")
+            assert "the board on /dev/ttyUSB7: failed" in shown
+            asking.join(10)
+        assert not _echoes()
+        assert not cli_tray._enter_pressed()
+        os.write(master, b"\n")
+        assert cli_tray._enter_pressed()
+        assert not cli_tray._enter_pressed()
+    assert answers == ["", "R102"]
+    assert _echoes()
+
+
+def _read_until(master: int, text: str) -> str:
+    shown = ""
+    while text not in shown:
+        assert select.select([master], [], [], 10)[0], shown
+        shown += os.read(master, 65536).decode()
+    return shown
 
 
 # pyserial 3.5 starts its thread in a way that Python no longer likes.
