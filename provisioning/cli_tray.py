@@ -204,6 +204,7 @@ def _show_each(ends: Sequence[Attempt]) -> None:
         if each.flashed:
             say(f"{head}enrolled in {each.flashed.seconds['total']:.1f} s")
         elif each.error:
-            say(f"{head}failed" + f" ({each.stage})" * bool(each.stage))
+            how = "stopped" if isinstance(each.error, StoppedError) else "failed"
+            say(f"{head}{how}" + f" ({each.stage})" * bool(each.stage))
             say_below(each.error.message)
             say_below(each.error.hint)
