@@ -46,7 +46,7 @@ class Rooms:
         city: its folder.
         rows: what the list says; None to ask for each board.
         role, hardware: for a board that no row says it of.
-        reassign: take boards that the registry has elsewhere or as revoked.
+        reassign: take boards that the registry has elsewhere, as revoked or retired.
         ask: called from the thread that takes a place, never twice at a time.
     """
 
@@ -77,7 +77,7 @@ class Rooms:
         """Return the place of a board, which holds it from now on.
 
         Raises:
-            ReassignError: the registry has the board at another site, or as revoked.
+            ReassignError: the registry has the board at another site, as revoked or retired.
             NoRoomError: there is no place for it.
         """
         with self._lock:
@@ -126,11 +126,11 @@ class Rooms:
     def _kept(self, board: str) -> Row | None:
         """Return the place of a board that is enrolled at this site."""
         known = self._known.boards.get(board)
-        if known is None or known.retired:
+        if known is None:
             return None
         if not self._reassign:
             check_free(board, known, self._site, None)
-        if known.site != self._site:
+        if known.retired or known.site != self._site:
             return None
         taken = [row for holder, row in self._held.items() if holder != board]
         rows = [row for row in self.rows or [] if row.room == known.room and row not in taken]

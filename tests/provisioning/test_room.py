@@ -112,7 +112,8 @@ def test_a_board_from_elsewhere_is_refused_before_it_takes_a_room(city: Path) ->
     _enrol(city, 1, "Fountain", site="market")
     _enrol(city, 2, "R102", revoked=datetime(2026, 8, 1, tzinfo=UTC))
     rooms = _rooms(city)
-    for number, told in ((1, "market, Fountain"), (2, "revoked")):
+    _enrol(city, 3, "R101", retired=datetime(2026, 8, 1, tzinfo=UTC))
+    for number, told in ((1, "market, Fountain"), (2, "revoked"), (3, "retired")):
         with pytest.raises(ReassignError, match=told) as caught:
             rooms.take(_found(number), "")
         assert "--reassign" in caught.value.hint
