@@ -26,6 +26,7 @@ from provisioning import (
     content,
     hashkey,
     image,
+    journal,
     port,
     registry,
     root,
@@ -44,6 +45,8 @@ WARN_BEFORE = timedelta(days=30)
 _LAST_WORDS = "fault.txt"
 _SPOOL = "spool/"
 _SHOWN = 5
+# Without a file system there is no agent to wait for, only the console's own words.
+_NO_AGENT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,11 @@ class Checked:
     def ok(self) -> bool:
         """Whether all is as the registry says."""
         return all(finding.ok for finding in self.findings)
+
+    @property
+    def in_service(self) -> bool:
+        """Whether the registry has it, neither retired nor revoked."""
+        return bool(self.entry and not self.entry.revoked and not self.entry.retired)
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -163,7 +171,9 @@ class _Checking:
 
     def _note_entry(self, entry: Board | None) -> None:
         if entry is None:
-            self._note("registry", False, "it is not in the registry")
+            begun = any(each.board == self._board for each in journal.boards(self._city.folder))
+            told = "; it was begun and not finished" if begun else ""
+            self._note("registry", False, "it is not in the registry" + told)
         elif entry.revoked:
             self._note("registry", False, f"it was revoked on {entry.revoked:%Y-%m-%d}")
         elif entry.retired:
@@ -184,7 +194,9 @@ class _Checking:
         if vfs is None:
             self._note("MicroPython", False, "there is none: the board is blank, or another's")
         elif self._image is None:
-            self._note("MicroPython", True, "there is one; with --micropython FILE it is compared")
+            self._note(
+                "MicroPython", True, "its partitions are there; --micropython FILE compares it"
+            )
         elif session.chip_name != self._image.chip.name:
             told = f"{_called(self._image)} is for {self._image.chip.name}, not {session.chip_name}"
             self._note("MicroPython", False, told)
@@ -267,13 +279,18 @@ class _Checking:
             files[content.REPORT_KEY] = stored
         return files
 
+    def _patience_s(self) -> float:
+        asked = self._request.self_test_s
+        stands = any(finding.what == "file system" and finding.ok for finding in self._findings)
+        return asked if stands else min(asked, _NO_AGENT_S)
+
     def _self_test(self, line: Any) -> dict[str, Any] | None:
         hidden = (hashkey.ensure(self._request.city).hex(),)
         try:
             told = selftest.read(
                 line,
                 self._board,
-                self._request.self_test_s,
+                self._patience_s(),
                 hidden,
                 lambda: self._say("self-test"),
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,17 +183,18 @@ def check(*, city: Path, port: str, image: Path | None, repair: bool, as_json: b
     with Display(progress) as display:
         checked = check_board(CheckRequest(city, port, image), display.show)
     entry = checked.entry
-    if repair and not checked.ok and entry and not entry.revoked and not entry.retired:
+    if repair and not checked.ok and entry and checked.in_service:
         if not as_json:
-            _show_checked(checked, city)
+            _show_findings(checked)
+            say("Now what differs is written.")
         request = FlashRequest(city, port, entry.site, entry.room, entry.role, image)
         with _interruptible(port), Display(progress) as display:
             flashed = carry_out(plan(request), display.show)
         document = checked.document() | {"repaired": flashed.document()}
-        emit(document, lambda: _show_flashed(flashed), as_json)
+        emit(document, lambda: _show_repaired(flashed, entry.key_id), as_json)
         return
     document = checked.document() | {"ok": checked.ok, "repaired": None}
-    emit(document, lambda: _show_checked(checked, city), as_json)
+    emit(document, lambda: _show_checked(checked, city, image), as_json)
     if not checked.ok:
         sys.exit(1)
 
@@ -217,23 +219,53 @@ def _show_plan(planned: Plan) -> None:
     say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
     show_image(planned.application, result)
     for part in document["write"]:
-        say(f"write {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
+        say(f"write at most {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
     say("Nothing was written. Run the command without --dry-run.")
 
 
-def _show_checked(checked: Checked, city: Path) -> None:
+def _show_findings(checked: Checked) -> None:
     say(f"{checked.board} on {checked.port}")
     width = max(len(finding.what) for finding in checked.findings)
     for finding in checked.findings:
         mark = "ok " if finding.ok else "BAD"
         say(f"  {mark} {finding.what:{width}}  {finding.told}")
-    if not checked.ok and checked.entry:
-        say(
-            f"To write what differs: netzpuls board check --city {city} --port {checked.port} "
-            "--repair --micropython FILE"
-        )
-    elif not checked.ok:
+
+
+def _show_checked(checked: Checked, city: Path, image: Path | None) -> None:
+    _show_findings(checked)
+    if checked.ok:
+        return
+    board_id, entry, folder = checked.board, checked.entry, shlex.quote(str(city))
+    if entry is None:
         say("To make it one of the city's: netzpuls board flash --help")
+    elif entry.revoked:
+        say(
+            "A revoked board is not repaired. If it may report again: netzpuls board flash "
+            f"--city {folder} --port {checked.port} --site {entry.site} "
+            f"--room {shlex.quote(entry.room)} --role {entry.role} --micropython FILE --reassign"
+        )
+    elif entry.retired:
+        say(
+            "A retired board is not repaired. To take it back into service: "
+            f"netzpuls board retire --city {folder} {board_id} --undo"
+        )
+    else:
+        named = shlex.quote(str(image)) if image else "FILE"
+        say(
+            f"To write what differs: netzpuls board check --city {folder} --port {checked.port} "
+            f"--repair --micropython {named}"
+        )
+
+
+def _show_repaired(flashed: Flashed, key_id: int) -> None:
+    _show_flashed(flashed)
+    if flashed.entry.key_id != key_id:
+        say(
+            f"note: what it held was not the identity of the registry: it has a new one (key "
+            f"{flashed.entry.key_id}), and reports that it had not sent are lost. Its gateway "
+            "takes its reports after the next netzpuls fleet collect; its label is old: "
+            f"netzpuls board label {flashed.board}"
+        )
 
 
 def _show_flashed(flashed: Flashed) -> None:

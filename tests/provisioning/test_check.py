@@ -14,10 +14,11 @@ import pytest
 import fleet.cli
 from fleet import inventory
 from fleet.errors import NetzpulsError
-from provisioning import registry
+from provisioning import journal, registry
 from provisioning.check import Checked, CheckRequest, check_board
 from provisioning.errors import BoardSilentError, PortMissingError
 from provisioning.flash import FlashRequest, flash_board
+from provisioning.journal import Pending
 from tests.provisioning import bench
 from tests.provisioning.bench import BOARD, FLASH_WRITING, Board
 from tests.provisioning.conftest import WLAN_KEY
@@ -175,6 +176,56 @@ def test_at_the_terminal(
     assert f"{BOARD} is enrolled: school-north, R101" in out
     assert _check(flashed).ok
     assert inventory.load(flashed.city).boards[BOARD].key_id == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"), [("retired", "board retire"), ("revoked", "--reassign")]
+)
+def test_what_is_out_of_service_is_not_repaired(
+    flashed: FlashRequest, capfd: pytest.CaptureFixture[str], changed: str, named: str
+) -> None:
+    entry = inventory.load(flashed.city).boards[BOARD]
+    gone = entry.model_copy(update={changed: datetime(2026, 8, 1, tzinfo=UTC)})
+    (flashed.city / "registry.toml").write_text(registry.render({BOARD: gone}))
+    arguments = ["--city", str(flashed.city), "--port", flashed.port, "--repair"]
+    code, out, _ = _run(capfd, *arguments, "--micropython", str(flashed.image))
+    assert code == 1
+    assert "is not repaired" in out
+    assert named in out
+    assert "--repair" not in out
+
+
+def test_a_repair_that_needs_a_new_identity_says_so(
+    flashed: FlashRequest, board: Board, capfd: pytest.CaptureFixture[str]
+) -> None:
+    board.flash.erase_region(VFS, 0x200000)
+    arguments = ["--city", str(flashed.city), "--port", flashed.port]
+    code, out, _ = _run(capfd, *arguments, "--repair", "--micropython", str(flashed.image))
+    assert code == 0
+    assert "To write what differs" not in out
+    assert "it has a new one (key 2)" in out
+    assert f"netzpuls board label {BOARD}" in out
+
+
+def test_a_board_that_was_begun(flashed: FlashRequest) -> None:
+    (flashed.city / "registry.toml").write_text(registry.render({}))
+    journal.save(flashed.city, Pending(BOARD, 1, bytes(32), b"", b""))
+    assert "begun and not finished" in _bad(_check(flashed))["registry"]
+
+
+def test_without_a_file_system_no_agent_is_waited_for(
+    flashed: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board.flash.erase_region(VFS, 0x200000)
+    waited: list[float] = []
+
+    def read(_line: object, _board: str, deadline_s: float, *_others: object) -> dict[str, Any]:
+        waited.append(deadline_s)
+        raise NetzpulsError("silent")
+
+    monkeypatch.setattr("provisioning.check.selftest.read", read)
+    check_board(CheckRequest(flashed.city, flashed.port, flashed.image, 921600))
+    assert waited == [5.0]
 
 
 def test_a_good_board_is_not_repaired(
