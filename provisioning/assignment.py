@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from fleet.errors import UsageError
 from fleet.inventory import Board, Inventory, Role, Stay
@@ -83,7 +84,7 @@ def move(city: Inventory, board_id: str, site: str, room: str, at: datetime | No
         raise UsageError(
             f"{board_id} hangs in {site}, {room} already", hint="nothing is left to do"
         )
-    moment = _after_arrival(board_id, board, at or now())
+    moment = _after_arrival(city, board_id, board, at or now())
     entry = board.model_copy(
         update={"site": site, "room": room, "since": moment, "earlier": _left(board, moment)}
     )
@@ -119,9 +120,9 @@ def replace(city: Inventory, old_id: str, new_id: str, at: datetime | None) -> C
     hangs_there = (new.site, new.room) == (old.site, old.room)
     takes_over = hangs_there and (old.since is None or there_since >= old.since)
     moment = at or (there_since if takes_over else now())
-    _after_arrival(old_id, old, moment)
+    _after_arrival(city, old_id, old, moment)
     if not takes_over:
-        _after_arrival(new_id, new, moment)
+        _after_arrival(city, new_id, new, moment)
     entry = new.model_copy(
         update={
             "site": old.site,
@@ -148,7 +149,7 @@ def retire(city: Inventory, board_id: str, at: datetime | None) -> Change:
             f"{board_id} was retired on {board.retired:%Y-%m-%d}",
             hint=f"to take that back: netzpuls board retire {board_id} --undo",
         )
-    moment = _after_arrival(board_id, board, at or now())
+    moment = _after_arrival(city, board_id, board, at or now())
     entry = board.model_copy(update={"retired": moment})
     return Change(moment, {board_id: entry}, [_LEFT_ON_BOARD])
 
@@ -225,10 +226,11 @@ def _in_service(city: Inventory, board_id: str) -> Board:
     return board
 
 
-def _after_arrival(board_id: str, board: Board, moment: datetime) -> datetime:
+def _after_arrival(city: Inventory, board_id: str, board: Board, moment: datetime) -> datetime:
     if board.since and moment < board.since:
+        since = board.since.astimezone(ZoneInfo(city.city.timezone))
         raise UsageError(
-            f"{board_id} hangs in {board.site}, {board.room} only since {board.since.isoformat()}",
+            f"{board_id} hangs in {board.site}, {board.room} only since {since:%Y-%m-%d %H:%M:%S}",
             hint="name a later moment with --at",
         )
     return moment

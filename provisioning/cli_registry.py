@@ -23,6 +23,9 @@ from provisioning.journal import Pending
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
+_LEFT_OUT = ("enrolled", "agent", "key")
+_BARE_LEFT_OUT = ("hardware", *_LEFT_OUT)
+
 _at_option = click.option(
     "--at",
     metavar="WHEN",
@@ -288,36 +291,27 @@ def _show_boards(boards: Mapping[str, Board], nothing: str) -> None:
         _say(nothing)
         return
     rows = [
-        (
-            "board",
-            "site",
-            "room",
-            "role",
-            "hardware",
-            "key",
-            "agent",
-            "enrolled",
-            "certificate until",
-        )
-    ]
-    rows += [
-        (
-            board_id + _mark(entry),
-            entry.site,
-            printable(entry.room),
-            entry.role,
-            entry.hardware or "-",
-            str(entry.key_id),
-            printable(entry.agent),
-            f"{entry.enrolled:%Y-%m-%d}",
-            f"{entry.certificate_expires:%Y-%m-%d}",
-        )
+        {
+            "board": board_id + _mark(entry),
+            "site": entry.site,
+            "room": printable(entry.room),
+            "role": entry.role,
+            "hardware": entry.hardware or "-",
+            "key": str(entry.key_id),
+            "agent": printable(entry.agent),
+            "enrolled": f"{entry.enrolled:%Y-%m-%d}",
+            "certificate until": f"{entry.certificate_expires:%Y-%m-%d}",
+        }
         for board_id, entry in boards.items()
     ]
-    # Not fitted to the terminal: an id that is cut is no id.
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        _say("  ".join(map(str.ljust, row, widths)).rstrip())
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    # Whole columns go where a terminal is narrow; an id that is cut is no id.
+    left_out = _LEFT_OUT if any(each.hardware for each in boards.values()) else _BARE_LEFT_OUT
+    for name in left_out if result.is_terminal else ():
+        if sum(widths.values()) + 2 * (len(widths) - 1) > result.width:
+            del widths[name]
+    for row in [{name: name for name in widths}, *rows]:
+        _say("  ".join(row[name].ljust(width) for name, width in widths.items()).rstrip())
 
 
 def _mark(entry: Board) -> str:

@@ -9,6 +9,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -23,6 +24,7 @@ REPOSITORY = Path(__file__).parents[2]
 OLD, NEW, THIRD = (f"np-24000000000{number}" for number in (1, 2, 3))
 ENROLLED = datetime(2026, 7, 1, 12, 0, tzinfo=UTC)
 T1, T2, T3 = (ENROLLED + timedelta(days=days) for days in (10, 20, 30))
+SINCE = f"only since {T1.astimezone(ZoneInfo('Europe/Berlin')):%Y-%m-%d %H:%M:%S}"
 
 
 def _entry(site: str = "school-north", room: str = "R101", **values: Any) -> Board:
@@ -168,7 +170,7 @@ def test_a_closed_site_does_not_lock_its_retired_boards_out(city: Path) -> None:
         (["move", OLD, "--site", "nowhere", "--room", "1"], "school-north"),
         (["move", OLD, "--site", "market", "--room", "1"], "Fountain"),
         (["move", OLD, "--site", "school-north", "--room", "R101"], "already"),
-        (["move", OLD, "--site", "market", "--room", "Fountain", "--at", "2026-07-02"], "since"),
+        (["move", OLD, "--site", "market", "--room", "Fountain", "--at", "2026-07-02"], SINCE),
         (["move", OLD, "--site", "market", "--room", "Fountain", "--at", "2999-01-01"], "future"),
         (["move", NEW, "--site", "market", "--room", "Fountain"], f"board retire {NEW} --undo"),
         (["move", THIRD, "--site", "market", "--room", "Fountain"], f"board revoke {THIRD} --undo"),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 import fleet.cli
 from fleet.inventory import Board
@@ -163,6 +164,22 @@ def test_list(city: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert board["revoked"] == "2026-08-01T00:00:00Z"
 
     assert _run("list", "--city", city, "--site", "nowhere") == 2
+
+
+def test_list_leaves_columns_out_where_a_terminal_is_narrow(
+    city: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (city / "registry.toml").write_text(
+        registry.render({"np-240ac4000001": _entry("market", "Fountain")})
+    )
+    for columns, shown in ((80, False), (200, True)):
+        console = Console(force_terminal=True, width=columns, color_system=None)
+        monkeypatch.setattr("provisioning.cli_registry.result", console)
+        assert _run("list", "--city", city) == 0
+        head, row = capsys.readouterr().out.splitlines()
+        assert ("enrolled" in head) == shown
+        assert max(len(head), len(row)) <= columns
+        assert "2036-06-28" in row
 
 
 def test_list_on_a_narrow_terminal_cuts_no_id(
