@@ -194,7 +194,9 @@ class Laboratory:
         for site in self.sites.values():
             self._plug_boards(site, key)
         self._write_city(world, key)
-        self._say(f"{len(self.sites)} sites and their internet are up; starting the gateways")
+        count = len(self.sites)
+        sites = "1 site and its" if count == 1 else f"{count} sites and their"
+        self._say(f"{sites} internet are up; starting the gateways")
         for site in self.sites.values():
             self._prepare(site)
             stack.callback(site.gateway.stop)

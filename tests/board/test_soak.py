@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.board.soak import __main__ as command
 from tests.board.soak.fault import FAULTS
 from tests.board.soak.plan import plan
 from tests.board.soak.soak import HEAP_KIB, SAMPLES, Soak
@@ -32,3 +33,15 @@ def test_a_plan_has_each_fault_and_calm_hours(cycles: int, missing: set[str]) ->
             ends = [life.start + made.calm_cycles] + [life.end] * life.ends_calmly
             for end in ends:
                 assert all(map(made.is_calm, range(end - SAMPLES, end))), (seed, life)
+
+
+def test_ctrl_c_ends_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_soak: Soak) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Soak, "run", interrupted)
+    monkeypatch.setattr("sys.argv", ["soak", "--cycles", "1"])
+    assert command.main() == 130
+    assert capsys.readouterr().err == "error: interrupted\n"

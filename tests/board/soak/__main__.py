@@ -19,7 +19,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description="A board's week in some minutes.")
     parser.add_argument("--days", type=float, default=7, help="of the board's clock")
     parser.add_argument("--cycles", type=int, help="instead of days")
-    parser.add_argument("--heap-kib", type=int, default=HEAP_KIB)
+    parser.add_argument("--heap-kib", type=int, default=HEAP_KIB, help="the board's heap")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other faults")
     arguments = parser.parse_args()
     cycles = arguments.cycles or round(arguments.days * _DAY_CYCLES)
@@ -29,6 +29,9 @@ def main() -> int:
         except SoakError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1
+        except KeyboardInterrupt:
+            sys.stderr.write("error: interrupted\n")
+            return 130
     sys.stdout.write(json.dumps(document, indent=1) + "\n")
     for failure in document["failures"]:
         sys.stderr.write(f"error: {failure}\n")

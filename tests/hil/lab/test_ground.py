@@ -14,7 +14,8 @@ import pytest
 from fleet import file
 from fleet import tool as fleet_tool
 from hil import tool
-from hil.lab.ground import OWN
+from hil.lab.error import LabError
+from hil.lab.ground import OWN, told
 from tests.hil.lab.running import ROOT, STOP_S, RunningLab, lab_command, processes
 
 pytestmark = pytest.mark.usefixtures("namespaces")
@@ -177,3 +178,8 @@ def test_a_page_that_cannot_be_written_is_refused_before_the_matrix_is_made(
     assert words in document["error"]["message"]
     assert "--markdown" in document["error"]["hint"]
     assert not folder.exists()
+
+
+def test_what_the_system_refuses_is_named_with_its_file(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match=r"/opt/missing/python"), told(tmp_path):
+        raise PermissionError(13, "Permission denied", "/opt/missing/python")
