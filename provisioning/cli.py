@@ -261,7 +261,7 @@ def _show_repaired(flashed: Flashed, key_id: int) -> None:
     _show_flashed(flashed)
     if flashed.entry.key_id != key_id:
         say(
-            f"note: what it held was not the identity of the registry: it has a new one (key "
+            f"note: it no longer held the identity that was enrolled: it has a new one (key "
             f"{flashed.entry.key_id}), and reports that it had not sent are lost. Its gateway "
             "takes its reports after the next netzpuls fleet collect; its label is old: "
             f"netzpuls board label {flashed.board}"
