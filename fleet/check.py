@@ -238,7 +238,11 @@ def reports(city: Inventory, _: Thresholds, now_s: int) -> Answer:
         here = [
             (board_id, board)
             for board_id, board in sorted(city.boards.items())
-            if board.site == site_id and board.retired is None and board.revoked is None
+            if board.site == site_id
+            and board.retired is None
+            and board.revoked is None
+            # One that was only just enrolled had no time to report.
+            and (board_id in boards or board.enrolled.timestamp() < heard_s)
         ]
         silent = 0
         for board_id, board in here:
@@ -246,10 +250,12 @@ def reports(city: Inventory, _: Thresholds, now_s: int) -> Answer:
             subject = f"{site.name}, {board.room} ({board_id})"
             if found is None or found.end_s < heard_s:
                 silent += 1
-                since = "a day or more" if found is None else _ago(collected_s[site.gateway], found)
-                answer.findings.append(
-                    Finding("reports", Status.WARNING, subject, f"silent for {since}")
-                )
+                told = "silent for a day or more"
+                if found:
+                    told = f"silent for {_ago(collected_s[site.gateway], found)}"
+                elif board.enrolled.timestamp() > period.start_s:
+                    told = "silent since it was flashed"
+                answer.findings.append(Finding("reports", Status.WARNING, subject, told))
             elif found.state == table.DOWN:
                 counts["boards_down"] += 1
                 if not (line_down and found.layer == table.INTERNET):

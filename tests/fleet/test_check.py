@@ -178,6 +178,26 @@ def test_silence_counts_from_the_last_collection(town: Ending) -> None:
     assert _found(_check(city, "reports")) == [("WARNING", "gw-1")]
 
 
+@pytest.mark.parametrize(
+    ("age_s", "told"),
+    [
+        (600, None),
+        (3600, "silent since it was flashed"),
+        (90_000, "silent for a day or more"),
+    ],
+)
+def test_a_board_that_was_just_flashed_is_not_silent(
+    town: Ending, age_s: int, told: str | None
+) -> None:
+    *others, new = town.boards
+    town.more[new.id] = {"enrolled": datetime.fromtimestamp(NOW_S - age_s, UTC)}
+    city = town.write()
+    fill_store(city, [(board, board.series(NOW_S - 3600, 60)) for board in others])
+    _visited(city)
+    answer = _check(city, "reports")
+    assert [each.message for each in answer.findings] == [told] * (told is not None)
+
+
 def test_nothing_collected_is_unknown(town: Ending) -> None:
     assert _found(_check(town.write(), "reports")) == [("UNKNOWN", "Musterstadt")]
 
