@@ -110,8 +110,9 @@ class Spool:
         if self.reader:
             # One that nothing was read with since the last report would only take memory.
             self.reader = None if self.reader[-1] else self.reader[:-1] + [True]
-        self._recent.append(raw)
-        self.tag = wire.tag_of(raw)
+        tag = wire.tag_of(raw)
+        self._recent.append(raw)  # the last that may want memory, so that all happens or nothing
+        self.tag = tag
         self.next_seq += 1
         self.make_room()
         while len(self._recent) > (1 if self.flash_seq == self.next_seq else _IN_MEMORY):

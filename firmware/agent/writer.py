@@ -23,19 +23,20 @@ def write(spool, recent):
     """
     files = segment.files(spool)
     if spool.flash_seq == spool.next_seq:
-        if _is_full(spool, _SMALLEST_BYTES):
+        if _is_full(spool):
             _begin(spool, files, spool.tag)
         return
     while spool.flash_seq < spool.next_seq:
         raw = recent[spool.flash_seq - spool.next_seq]
-        if _is_full(spool, _SMALLEST_BYTES):
+        if _is_full(spool):
             _begin(spool, files, wire.link_of(raw))
+        size, spool.size = spool.size, _CLOSED  # as long as only the state has seen the record
         record = _record(spool, raw)
-        if _is_full(spool, len(record)):
+        if size + len(record) > _SEGMENT_BYTES:
             _begin(spool, files, wire.link_of(raw))
+            size, spool.size = spool.size, _CLOSED
             record = _record(spool, raw)
         name = segment.file_name(spool.firsts[-1])
-        size, spool.size = spool.size, _CLOSED
         try:
             files.write(name, size, record)
         except OSError as error:
@@ -50,17 +51,16 @@ def write(spool, recent):
         spool.remember("seq_ram", 0)
 
 
-def _is_full(spool, more_bytes):
+def _is_full(spool):
     return (
         not spool.firsts
-        or spool.size + more_bytes > _SEGMENT_BYTES
+        or spool.size + _SMALLEST_BYTES > _SEGMENT_BYTES
         or spool.flash_seq - spool.firsts[-1] >= spool.most_records
     )
 
 
 def _record(spool, raw):
     body = raw[: -wire.SEAL_BYTES]
-    before, spool.size = spool.size, _CLOSED  # as long as only the state has seen it
     try:
         delta = borrow("agent.delta")
         if spool.state is None:
@@ -71,7 +71,6 @@ def _record(spool, raw):
     finally:
         delta = None  # this frame would hold it
         give_back("agent.delta")
-    spool.size = before
     size = len(code)
     if size >= len(body):
         code, size = body, 0

@@ -1,11 +1,16 @@
 import unittest
 
+import agent.segment
 import agent.spool
 import linkreport.report as wire
 from agent.segment import Files
 from agent.spool import Spool
 from medium import SEAL, SMALL, Spools, Store, drained, make
 from place import folder, remove
+
+
+def refuse(_):
+    raise MemoryError
 
 
 class SpoolTest(Spools, unittest.TestCase):
@@ -126,9 +131,6 @@ class SpoolTest(Spools, unittest.TestCase):
         spool = self.open(most_records=9, max_segments=4)
         made = [make(spool) for _ in range(2)]
 
-        def refuse(name):
-            raise MemoryError
-
         lend, agent.spool.borrow = agent.spool.borrow, refuse
         try:
             made += [make(spool) for _ in range(3)]
@@ -140,6 +142,31 @@ class SpoolTest(Spools, unittest.TestCase):
         self.assertTrue(spool.error is None)
         self.assertEqual(drained(self.open(most_records=9, max_segments=4)), made)
         self.assertEqual(list(self.files.content), ["00000001.seg"])
+
+    def test_what_was_coded_but_not_written_spoils_no_record(self):
+        spool = self.open(most_records=9, max_segments=4)
+        made = [make(spool) for _ in range(2)]
+        name, agent.segment.file_name = agent.segment.file_name, refuse
+        try:
+            made.append(make(spool))
+        finally:
+            agent.segment.file_name = name
+        made += [make(spool) for _ in range(2)]
+        self.assertEqual(drained(self.open(most_records=9, max_segments=4)), made)
+
+    def test_a_report_for_which_there_was_no_memory_was_never_made(self):
+        spool = self.open()
+        made = [make(spool) for _ in range(2)]
+        frame = agent.spool.wire
+        tag, frame.tag_of = frame.tag_of, refuse
+        try:
+            with self.assertRaises(MemoryError):
+                make(spool)
+        finally:
+            frame.tag_of = tag
+        self.assertEqual(drained(spool), made)
+        made.append(make(spool))
+        self.assertEqual(drained(spool), made)
 
 
 class FilesTest(unittest.TestCase):
