@@ -26,9 +26,9 @@ class Faults:
         self._text = self._trace("told", error, error, self._secrets)
         print("netzpuls: survived", self._text)
 
-    def keep(self, error, is_harmless=True):
-        """Keep on flash what ends the agent; without its message, should that hold a secret."""
-        self._trace("keep", self._path, error, error if is_harmless else "", self._secrets)
+    def keep(self, error):
+        """Keep on flash what ends the agent."""
+        self._trace("keep", self._path, error, error, self._secrets)
 
     def _trace(self, verb, *arguments):
         try:

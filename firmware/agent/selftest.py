@@ -13,7 +13,7 @@ def selftest(port, boot, agent, problem):
     start_ms = port.uptime_ms()
     try:
         networks = port.scan()
-    except OSError as error:
+    except (OSError, MemoryError) as error:  # the agent starts all the same
         broken = "the radio does not work: %s" % error
     if agent:
         agent.link.networks = networks
