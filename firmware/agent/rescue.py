@@ -50,18 +50,26 @@ def release(port):
             if is_watched:
                 print("netzpuls: the watchdog restarts the board in 30 minutes in any case")
             released = True
+            forget()
         except KeyboardInterrupt:
             continue
 
 
-def drain(agent, timeout_s):
-    """Upload what the spool holds, making no report; print one line of JSON."""
-    if hasattr(asyncio, "new_event_loop"):
-        asyncio.new_event_loop()  # forget the tasks that Ctrl-C stopped
+def drain(start, port, root, timeout_s):
+    """Start an agent, upload what its spool holds, making no report; print one line of JSON."""
+    forget()
+    agent = start(port, root)
     asyncio.run(_drain(agent, timeout_s * 1000))
     spool = agent.spool
     document = {"made": spool.last_seq, "spooled": spool.waiting, "lost": spool.lost}
     print(json.dumps(document))
+
+
+def forget():
+    """Forget the agent that Ctrl-C stopped, which its tasks hold: for two there is no room."""
+    if hasattr(asyncio, "core"):  # MicroPython's
+        asyncio.new_event_loop()
+        asyncio.core.cur_task = None
 
 
 async def _drain(agent, timeout_ms):

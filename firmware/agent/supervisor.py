@@ -78,4 +78,4 @@ def _run(port, root):
 
 def drain(timeout_s=60, port=None, root=""):
     """Upload what the spool holds, making no report; print one line of JSON."""
-    borrow("agent.rescue").drain(start(port or load_port(), root), timeout_s)
+    borrow("agent.rescue").drain(start, port or load_port(), root, timeout_s)

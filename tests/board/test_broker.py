@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from firmware.linkreport import report
 from fleet import authority
 from hil import tool
-from tests.board.site import FIRMWARE, Collector, Site, compiled, until
+from tests.board.site import FIRMWARE, HERE, Collector, Site, compiled, until
 
 KEY = bytes(range(32))
 OTHER_KEY = bytes(32)
@@ -84,6 +85,38 @@ def test_no_report_is_lost_whatever_dies(place: Site, tmp_path: Path) -> None:
         assert [report.link_of(raw) for raw in raws] == links
         states = {(values.state, values.layer) for values in map(report.unpack, raws)}
         assert states == {(1, 0)}, "up throughout"
+
+
+def test_after_ctrl_c_a_board_gives_its_reports_away_in_the_same_heap(
+    place: Site, tmp_path: Path
+) -> None:
+    board = "np-240ac4000064"
+    root = place.furnish(board, KEY, period_s=1)
+    code = compiled(tmp_path / "build", script=HERE / "lib" / "stopped.py")
+    collector = Collector(place, "collector", {board: KEY})
+    collector.acknowledges = False
+    command = [tool.find("micropython32"), "-X", "heapsize=68k", "-m", "stopped", root]
+    environment = {**os.environ, "MICROPYPATH": ":.frozen"}
+    running = subprocess.Popen(
+        command,
+        cwd=code,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        assert until(lambda: len(collector.seqs(board)) >= 3, 20)
+        (root / "stop").touch()
+        collector.acknowledges = True
+        output = console(running, 60)
+    finally:
+        running.kill()
+        collector.close()
+    assert "netzpuls: stopped" in output
+    drained = last_document(output)
+    assert drained["made"] >= 3, output
+    assert drained == {"made": drained["made"], "spooled": 0, "lost": 0}, output
 
 
 def test_what_is_not_right_gets_and_deletes_nothing(place: Site, tmp_path: Path) -> None:

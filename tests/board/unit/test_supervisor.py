@@ -218,17 +218,19 @@ class SupervisorTest(unittest.TestCase):
         self.assertEqual((document["radio"], document["boot"]), (1, 3))
         self.assertEqual(document["reset_cause"], "power-on")
 
-    def test_self_test_of_a_broken_radio(self):
-        def broken():
-            raise OSError("WiFi Internal Error")
+    def test_self_test_of_a_radio_that_is_broken_or_hears_more_than_there_is_memory_for(self):
+        board = self.cycles(0)
+        for error in (OSError("WiFi Internal Error"), MemoryError("memory allocation failed")):
 
-        self.port.scan = broken
-        with Console("agent.selftest") as console:
-            board = self.cycles(0)
-            selftest(self.port, 3, board, None)
-        document = console.document("NETZPULS SELFTEST ")
-        self.assertEqual(document["ok"], False)
-        self.assertIn("WiFi Internal Error", document["radio"])
+            def broken(error=error):
+                raise error
+
+            self.port.scan = broken
+            with Console("agent.selftest") as console:
+                selftest(self.port, 3, board, None)
+            document = console.document("NETZPULS SELFTEST ")
+            self.assertEqual(document["ok"], False)
+            self.assertIn(str(error), document["radio"])
 
     def safe_mode(self):
         """Run a board that cannot start until a technician presses Ctrl-C."""
@@ -590,6 +592,8 @@ class SupervisorTest(unittest.TestCase):
             Agent.serve = before
         self.assertEqual(self.port.calls.count("release"), 2)
         self.assertIn("watch", self.port.calls)
+        # MicroPython's asyncio would hold the task, and with it the agent.
+        self.assertTrue(getattr(getattr(asyncio, "core", None), "cur_task", None) is None)
 
 
 def evidence_online(board):
