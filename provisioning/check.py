@@ -34,9 +34,9 @@ from provisioning import (
 )
 from provisioning.application import Application, Partition
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
-from provisioning.disk import Disk
-from provisioning.errors import ImageError
+from provisioning.errors import DiskError, ImageError
 from provisioning.flash import SELF_TEST_S, Progress
+from provisioning.guard import GuardedDisk
 from provisioning.journal import Pending
 from provisioning.session import Session, speeds
 
@@ -153,7 +153,7 @@ class _Checking:
                     self._file_system(session, partition, entry)
                 self._say("self-test")
                 session.restart()
-                self_test = self._self_test(line)
+                self_test = self._self_test(line, self._secrets(entry))
         except BaseException:
             with contextlib.suppress(OSError, termios.error):
                 if port.has_reset_line(line):
@@ -208,12 +208,22 @@ class _Checking:
 
     def _file_system(self, session: Session, partition: Partition, entry: Board | None) -> None:
         wanted = self._wanted(entry) if entry else image.agent_files()
+        before = len(self._findings)
         try:
-            disk = content.opened(session, partition, wanted)
-            names = disk.names()
-        except NetzpulsError as error:
+            self._files(session, partition, wanted, entry)
+        except DiskError as error:
+            del self._findings[before:]
             self._note("file system", False, error.message)
-            return
+
+    def _files(
+        self, session: Session, partition: Partition, wanted: dict[str, bytes], entry: Board | None
+    ) -> None:
+        """Look at what the file system holds.
+
+        Raises: DiskError: it cannot be used.
+        """
+        disk = content.opened(session, partition, wanted)
+        names = disk.names()
         self._note("file system", True, f"{disk.free_bytes() // 1024} KiB are free")
         if entry:
             self._identity(disk, entry)
@@ -235,9 +245,10 @@ class _Checking:
         self._note("spool", True, f"{len(segments)} segments")
         words = disk.read(_LAST_WORDS)
         if words:
-            self._note("last words", False, printable(words.decode("ascii", "replace")))
+            told = words.decode("ascii", "replace")
+            self._note("last words", False, printable(selftest.hidden(told, self._secrets(entry))))
 
-    def _identity(self, disk: Disk, entry: Board) -> None:
+    def _identity(self, disk: GuardedDisk, entry: Board) -> None:
         held = Pending(
             self._board,
             entry.key_id,
@@ -284,14 +295,26 @@ class _Checking:
         stands = any(finding.what == "file system" and finding.ok for finding in self._findings)
         return asked if stands else min(asked, _NO_AGENT_S)
 
-    def _self_test(self, line: Any) -> dict[str, Any] | None:
-        hidden = (hashkey.ensure(self._request.city).hex(),)
+    def _secrets(self, entry: Board | None) -> tuple[str, ...]:
+        """Return what the board may know and must not be shown, whatever it says."""
+        stored = entry and reportkey.read(self._city.secrets, self._board, entry.key_id)
+        return (
+            hashkey.ensure(self._request.city).hex(),
+            *((stored.hex(),) if stored else ()),
+            *(
+                configuration.wlan_keys(self._city, entry.site, entry.role).values()
+                if entry
+                else ()
+            ),
+        )
+
+    def _self_test(self, line: Any, secrets: tuple[str, ...]) -> dict[str, Any] | None:
         try:
             told = selftest.read(
                 line,
                 self._board,
                 self._patience_s(),
-                hidden,
+                secrets,
                 lambda: self._say("self-test"),
             )
         except NetzpulsError as error:

@@ -12,8 +12,9 @@ from typing import Protocol
 from provisioning import disk
 from provisioning.application import Application, Partition
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
-from provisioning.disk import BLOCK_BYTES, Disk, Extent
-from provisioning.errors import DiskError
+from provisioning.disk import BLOCK_BYTES, Extent
+from provisioning.errors import DiskError, DiskFullError
+from provisioning.guard import GuardedDisk
 from provisioning.region import Region
 
 REPORT_KEY = "identity/report.key"
@@ -38,7 +39,9 @@ class Flash(Protocol):
         """Tell whether the flash holds a region's content."""
 
 
-def found(flash: Flash, application: Application, likely: Mapping[str, bytes]) -> Disk | None:
+def found(
+    flash: Flash, application: Application, likely: Mapping[str, bytes]
+) -> GuardedDisk | None:
     """Open the file system of a board as it is, None if there is none that can be kept.
 
     Args:
@@ -55,13 +58,13 @@ def found(flash: Flash, application: Application, likely: Mapping[str, bytes]) -
         return None
 
 
-def opened(flash: Flash, partition: Partition, likely: Mapping[str, bytes]) -> Disk:
+def opened(flash: Flash, partition: Partition, likely: Mapping[str, bytes]) -> GuardedDisk:
     """Open the file system in a partition; `likely` as for `found`.
 
     Raises: DiskError: there is none, or it is damaged.
     """
     extents = disk.fresh(likely, partition.size)
-    return Disk(partition.size, _Fetch(flash, partition.offset, extents))
+    return GuardedDisk(partition.size, _Fetch(flash, partition.offset, extents))
 
 
 def is_ours(path: str) -> bool:
@@ -69,7 +72,7 @@ def is_ours(path: str) -> bool:
     return path.startswith(_OURS)
 
 
-def update(board: Disk, files: Mapping[str, bytes]) -> list[Extent]:
+def update(board: GuardedDisk, files: Mapping[str, bytes]) -> list[Extent]:
     """Return what must be written so that a board's file system holds these files.
 
     What the board itself has written stays: its spool, its last words.
@@ -82,6 +85,19 @@ def update(board: Disk, files: Mapping[str, bytes]) -> list[Extent]:
     for path in sorted(files):
         board.write(path, files[path])
     return board.changes()
+
+
+def updated(board: GuardedDisk, files: Mapping[str, bytes]) -> list[Extent] | None:
+    """As `update`, None if the file system proves too damaged to be kept.
+
+    Raises: DiskFullError: it is full of what the board has written.
+    """
+    try:
+        return update(board, files)
+    except DiskFullError:
+        raise
+    except DiskError:
+        return None
 
 
 class _Fetch:

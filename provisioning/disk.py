@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING
 
 from littlefs import LittleFS, LittleFSError, UserContext
 
-from provisioning.errors import DiskError, ImageError
+from provisioning.errors import DiskError, DiskFullError, ImageError
 
 if TYPE_CHECKING:
     from littlefs import LFSConfig
 
 BLOCK_BYTES = 4096
 
+_PROG_BYTES = 32
+_CACHE_BYTES = 128
 _BLANK = b"\xff" * BLOCK_BYTES
 _NOT_THERE = -2
+_FULL = -28
+_FILE = 1
+# Far more than a board has; a damaged folder may lead back into itself.
+_DEEPEST = 16
+_MOST_FILES = 5000
+_HINT = "flash the board again; if that does not help, with --renew"
 
 Fetch = Callable[[int], bytes]
 
@@ -47,17 +55,26 @@ class Disk:
     def __init__(self, size: int, fetch: Fetch) -> None:
         self._flash = _Flash(fetch)
         with _told():
-            self._littlefs = _littlefs(self._flash, size)
+            self._littlefs = _littlefs(self._flash, size, BLOCK_BYTES)
             self._littlefs.mount()
 
     def names(self) -> list[str]:
         """List the files by path, sorted, with "/" between folders."""
         with _told():
-            return sorted(
-                str(PurePosixPath(folder) / name).lstrip("/")
-                for folder, _, names in self._littlefs.walk("/")
-                for name in names
-            )
+            return sorted(self._below("", 0))
+
+    def _below(self, folder: str, depth: int) -> list[str]:
+        if depth > _DEEPEST:
+            raise damaged("folders that never end")
+        names: list[str] = []
+        folders: list[str] = []
+        for number, each in enumerate(self._littlefs.scandir(folder or "/")):
+            if number > _MOST_FILES:
+                raise damaged("a folder that never ends")
+            (names if each.type == _FILE else folders).append(f"{folder}{each.name}")
+        for below in folders:
+            names += self._below(f"{below}/", depth + 1)
+        return names
 
     def read(self, path: str) -> bytes | None:
         """Return a file's content, None if there is none of that name."""
@@ -65,7 +82,7 @@ class Disk:
             with _told(), self._littlefs.open(path, "rb") as stream:
                 content: bytes = stream.read()
                 return content
-        except (_MissingError, FileNotFoundError):
+        except _MissingError:
             return None
 
     def write(self, path: str, content: bytes) -> None:
@@ -91,12 +108,13 @@ class Disk:
         return int(blocks) * BLOCK_BYTES
 
     def changes(self) -> list[Extent]:
-        """Return what differs from the flash, what others lean on first.
+        """Return what to write, block by block, in this order; some blocks come twice.
 
-        LittleFS writes a folder's entry after the file that it names: a cut between two
-        extents leaves the file as it was before.
+        A cut at any moment, within a block too, leaves a file system in which each file is as
+        it was or as it is to be: a folder's entries are always written into the other block of
+        its two, never over those that hold.
         """
-        return _extents([(block, self._flash.blocks[block]) for block in self._flash.written()])
+        return self._flash.written()
 
 
 class _FreshDisk(Disk):
@@ -144,47 +162,48 @@ class _Flash(UserContext):
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch
         self.blocks: dict[int, bytearray] = {}
-        self._found: dict[int, bytes] = {}
-        self._order: dict[int, None] = {}
+        self._written: list[tuple[int, bytes]] = []
 
-    def written(self) -> list[int]:
-        """Return the blocks that hold something else than they did, the last written last."""
-        return [block for block in self._order if self.blocks[block] != self._found[block]]
+    def written(self) -> list[Extent]:
+        """Return all that was written, in order."""
+        return [Extent(block * BLOCK_BYTES, content) for block, content in self._written]
 
     def read(self, _cfg: LFSConfig, block: int, off: int, size: int) -> bytearray:
         return self._block(block)[off : off + size]
 
     def prog(self, _cfg: LFSConfig, block: int, off: int, data: bytes) -> int:
         self._block(block)[off : off + len(data)] = data
-        self._touch(block)
+        if self._written and self._written[-1][0] == block:
+            self._written.pop()
+        self._written.append((block, bytes(self.blocks[block])))
         return 0
 
     def erase(self, _cfg: LFSConfig, block: int) -> int:
         self._block(block)[:] = _BLANK
-        self._touch(block)
         return 0
-
-    def _touch(self, block: int) -> None:
-        self._order.pop(block, None)
-        self._order[block] = None
 
     def _block(self, block: int) -> bytearray:
         if block not in self.blocks:
-            self._found[block] = bytes(self._fetch(block))
-            self.blocks[block] = bytearray(self._found[block])
+            self.blocks[block] = bytearray(self._fetch(block))
         return self.blocks[block]
 
 
-def _littlefs(flash: _Flash, size: int) -> LittleFS:
-    """Make a LittleFS, not mounted yet, with MicroPython's own figures for the ESP32."""
+def _littlefs(flash: _Flash, size: int, prog_bytes: int = _PROG_BYTES) -> LittleFS:
+    """Make a LittleFS, not mounted yet, with MicroPython's own figures for the ESP32.
+
+    With `prog_bytes` of a whole block nothing is appended to a block that is in use, which the
+    desk could only do by erasing it.
+    """
     return LittleFS(
         flash,
         mount=False,
         block_size=BLOCK_BYTES,
         block_count=size // BLOCK_BYTES,
         read_size=32,
-        prog_size=32,
-        cache_size=128,
+        prog_size=prog_bytes,
+        cache_size=max(_CACHE_BYTES, prog_bytes),
+        # What a file holds in its folder must fit the board's cache.
+        inline_max=_CACHE_BYTES,
         lookahead_size=32,
     )
 
@@ -198,11 +217,29 @@ def _told() -> Iterator[None]:
     try:
         yield
     except LittleFSError as error:
+        if error.code == _FULL:
+            raise DiskFullError(
+                "the board's file system is full: with its reports what is to be written has no "
+                "room",
+                hint="empty its spool first (docs/provisioning.md, Looking); or --renew, which "
+                "gives it a new file system without the reports",
+            ) from None
         kind = _MissingError if error.code == _NOT_THERE else DiskError
-        raise kind(
-            f"the board's file system cannot be used: {error.name}",
-            hint="flash the board again, in full",
-        ) from None
+        raise damaged(error.name, kind) from None
+    # What littlefs-python makes of some of LittleFS's errors, and of names that are no text.
+    except FileNotFoundError:
+        raise damaged("LFS_ERR_NOENT", _MissingError) from None
+    except (FileExistsError, IsADirectoryError):
+        raise damaged("a folder where a file should be, or the other way round") from None
+    except UnicodeError:
+        raise damaged("a name that is no text") from None
+    except (MemoryError, OverflowError):
+        raise damaged("a file that is larger than the flash") from None
+
+
+def damaged(reason: str, kind: type[DiskError] = DiskError) -> DiskError:
+    """Return the error that says what is wrong with a board's file system."""
+    return kind(f"the board's file system cannot be used: {reason}", hint=_HINT)
 
 
 def _extents(blocks: list[tuple[int, bytearray]]) -> list[Extent]:

@@ -130,3 +130,9 @@ class DiskError(NetzpulsError):
     """The board's file system is damaged, full, or not there."""
 
     code = "board-disk"
+
+
+class DiskFullError(DiskError):
+    """The board's file system has no room for what is to be written."""
+
+    code = "board-disk-full"

@@ -20,6 +20,7 @@ import serial
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
+from cryptography.x509.oid import NameOID
 
 from fleet import authority, inventory, reportkey
 from fleet.authority import Authority
@@ -41,8 +42,8 @@ from provisioning import (
 )
 from provisioning.application import OTA, Application
 from provisioning.chip import CHIPS
-from provisioning.disk import Disk
 from provisioning.errors import ChipError, DiskError, ReassignError
+from provisioning.guard import GuardedDisk
 from provisioning.journal import Pending
 from provisioning.region import Region
 from provisioning.session import Advance, Session, speeds
@@ -315,10 +316,8 @@ class _Flashing:
                 self._pending = pending = self._identity(known, there, ca)
                 journal.save(request.city, pending)
                 files = self._files(pending, hardware, hash_key, ca)
-                if pending.keeps and there:
-                    extents = content.update(there, files)
-                else:
-                    extents = disk.fresh(files, parts.file_system.size)
+                kept = content.updated(there, files) if pending.keeps and there else None
+                extents = disk.fresh(files, parts.file_system.size) if kept is None else kept
                 start = parts.file_system.offset
                 file_system = [Region.of(start + each.offset, each.content) for each in extents]
             is_new = self._write(session, "application", parts.regions)
@@ -369,7 +368,7 @@ class _Flashing:
         hardware: str | None,
         hash_key: bytes,
         ca: Authority,
-    ) -> Disk | None:
+    ) -> GuardedDisk | None:
         """Open the file system of a board that may keep it."""
         city = self._request.city
         if known is None or known.revoked or self._request.renew:
@@ -384,7 +383,7 @@ class _Flashing:
         likely = self._files(pending, hardware, hash_key, ca)
         return content.found(session, self._plan.application, likely)
 
-    def _identity(self, known: Board | None, there: Disk | None, ca: Authority) -> Pending:
+    def _identity(self, known: Board | None, there: GuardedDisk | None, ca: Authority) -> Pending:
         """Return who the board is to be: who it is, whom a run that was cut made it, or new."""
         city = self._request.city
         begun = journal.load(city, self._board)
@@ -392,21 +391,44 @@ class _Flashing:
         if held:
             return held
         next_id = registry.next_key_id(inventory.load(city), self._board)
-        # One that was in use goes on although its file system is lost: the board's settings,
-        # which are not erased then, say which sequence numbers are used up.
-        number = known.key_id if begun and begun.keeps and known else next_id
-        if begun and begun.key_id == number and _is_good(begun, ca):
+        if begun and _is_good(begun, ca) and self._goes_on(begun, known, next_id):
             return begun
         made = ca.issue_board(self._board)
         report_key = secrets.token_bytes(REPORT_KEY_BYTES)
         return Pending(self._board, next_id, report_key, made.certificate_der, made.key_der)
 
-    def _held(self, known: Board | None, there: Disk | None, ca: Authority) -> Pending | None:
+    def _goes_on(self, begun: Pending, known: Board | None, next_id: int) -> bool:
+        """Tell whether the identity of a run that was cut is still the one to give."""
+        if begun.keeps:
+            # It was in use, and its file system is lost: the board's settings, which are not
+            # erased then, say which sequence numbers are used up. It ends like any in use.
+            is_over = known is None or known.revoked or self._request.renew
+            return not is_over and self._is_enrolled(begun, known)
+        if begun.key_id == next_id:
+            return True
+        # A run that was cut while it enrolled the board has left its key, and no more.
+        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, begun.key_id)
+        in_use = known.key_id if known else 0
+        return in_use < begun.key_id == next_id - 1 and stored == begun.report_key
+
+    def _is_enrolled(self, pending: Pending, known: Board | None) -> bool:
+        """Tell whether an identity is the one that the city has of the board."""
+        certificate = registry.certificate(self._request.city, self._board)
+        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, pending.key_id)
+        return (
+            known is not None
+            and known.key_id == pending.key_id
+            and certificate is not None
+            and pending.certificate_der == _der(certificate)
+            and pending.report_key == stored
+        )
+
+    def _held(
+        self, known: Board | None, there: GuardedDisk | None, ca: Authority
+    ) -> Pending | None:
         """Return the identity that the board has, if it is the registry's and will last."""
         if known is None or there is None:
             return None
-        certificate = registry.certificate(self._request.city, self._board)
-        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, known.key_id)
         try:
             report_key = there.read(content.REPORT_KEY) or b""
             certificate_der = there.read(content.CERTIFICATE) or b""
@@ -414,9 +436,7 @@ class _Flashing:
         except DiskError:
             return None
         held = Pending(self._board, known.key_id, report_key, certificate_der, key_der, keeps=True)
-        if certificate is None or certificate_der != _der(certificate) or report_key != stored:
-            return None
-        return held if _is_good(held, ca) else None
+        return held if self._is_enrolled(held, known) and _is_good(held, ca) else None
 
     def _files(
         self, pending: Pending, hardware: str | None, hash_key: bytes, ca: Authority
@@ -524,10 +544,13 @@ def check_free(board: str, known: Board, site: str, room: str | None) -> None:
 
 
 def _is_good(pending: Pending, ca: Authority) -> bool:
-    """Tell whether an identity is whole, the CA's, and will last a while."""
+    """Tell whether an identity is whole, this board's, from the CA, and will last a while."""
     if not pending.is_whole():
         return False
     certificate = pending.certificate()
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if [name.value for name in names] != [pending.board]:
+        return False
     try:
         certificate.verify_directly_issued_by(ca.certificate)
     except (ValueError, TypeError, InvalidSignature):

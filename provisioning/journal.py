@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from provisioning.errors import JournalError
 FOLDER = "journal"
 
 _VERSION = 1
+_MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -118,18 +120,27 @@ def load(city: Path, board: str) -> Pending | None:
     """
     path = _path(city, board)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        return _pending(document, board)
+        return _pending(json.loads(_content(path)), board)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise JournalError(
             f"cannot read {path}: {error.strerror}", hint="it must be yours: see ls -l"
         ) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise JournalError(
             f"{path} is damaged", hint="delete it: the board gets a new identity then"
         ) from None
+
+
+def _content(path: Path) -> bytes:
+    """Read no more than an entry can hold, and wait for nobody: it may be anything by now."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as stream:
+        content = stream.read(_MOST_BYTES + 1)
+    if not content or len(content) > _MOST_BYTES:
+        raise ValueError
+    return content
 
 
 def boards(city: Path) -> list[Pending]:

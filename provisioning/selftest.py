@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import termios
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import serial
@@ -28,7 +28,7 @@ def read(
     port: serial.Serial,
     board_id: str,
     deadline_s: float,
-    secrets: Iterable[str] = (),
+    secrets: Sequence[str] = (),
     on_wait: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Wait for the board's self-test and judge it.
@@ -52,7 +52,7 @@ def read(
             console += port.read(max(1, port.in_waiting))
             document = _find(console)
             if document is not None:
-                return _judged(document, board_id)
+                return _judged(document, board_id, secrets)
             del console[:-_KEPT_BYTES]
     except (OSError, termios.error) as error:
         raise SelfTestError(
@@ -65,6 +65,22 @@ def read(
         hint="press EN on the board and run the same command again; "
         "is the image for this board, and MicroPython 1.24 or newer?",
     )
+
+
+def hidden(text: str, secrets: Iterable[str]) -> str:
+    """Return text with no secret in it."""
+    for secret in filter(None, secrets):
+        text = text.replace(secret, "(secret)")
+    return text
+
+
+def _without(document: dict[str, Any], secrets: Iterable[str]) -> dict[str, Any]:
+    """Return a self-test whose texts hold no secret, nested ones left out."""
+    return {
+        hidden(key, secrets): hidden(value, secrets) if isinstance(value, str) else value
+        for key, value in document.items()
+        if value is None or isinstance(value, (bool, int, str))
+    }
 
 
 def _find(console: bytearray) -> dict[str, Any] | None:
@@ -83,11 +99,13 @@ def _find(console: bytearray) -> dict[str, Any] | None:
     return document
 
 
-def _judged(document: dict[str, Any], board_id: str) -> dict[str, Any]:
+def _judged(document: dict[str, Any], board_id: str, secrets: Sequence[str]) -> dict[str, Any]:
     speaker = document.get("board")
+    document = _without(document, secrets)
     if speaker != board_id:
+        other = printable(hidden(str(speaker), secrets))
         raise SelfTestError(
-            f"{board_id} was flashed, but {printable(str(speaker))} speaks on its port",
+            f"{board_id} was flashed, but {other} speaks on its port",
             hint="was the board changed meanwhile? run the same command again",
         )
     if document.get("ok") is not True:
@@ -114,9 +132,7 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _said(console: bytes | bytearray, secrets: Iterable[str]) -> str:
-    text = bytes(console).decode("utf-8", "backslashreplace")
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "(secret)")
+    text = hidden(bytes(console).decode("utf-8", "backslashreplace"), secrets)
     lines = [printable(line, 120) for line in text.splitlines() if line.strip()]
     if not lines:
         return "its console was silent"

@@ -19,7 +19,7 @@ from provisioning.check import Checked, CheckRequest, check_board
 from provisioning.errors import BoardSilentError, PortMissingError
 from provisioning.flash import FlashRequest, flash_board
 from provisioning.journal import Pending
-from tests.provisioning import bench
+from tests.provisioning import bench, hostile
 from tests.provisioning.bench import BOARD, FLASH_WRITING, Board
 from tests.provisioning.conftest import WLAN_KEY
 from tests.provisioning.test_flash import VFS, put
@@ -124,6 +124,32 @@ def test_a_board_that_was_revoked(flashed: FlashRequest) -> None:
 def test_a_board_that_says_that_it_is_not_well(flashed: FlashRequest, board: Board) -> None:
     board.console = bench.self_test(ok=False, radio="the radio does not work")
     assert "the radio does not work" in _bad(_check(flashed))["self-test"]
+
+
+def test_a_file_system_that_lies(flashed: FlashRequest, board: Board) -> None:
+    good = board.flash.read(VFS, 0x200000)
+    told = set()
+    for seed in range(6):
+        board.flash.erase_region(VFS, 0x200000)
+        board.flash.program(VFS, hostile.lie(good, seed))
+        told |= _bad(_check(flashed)).keys()
+    assert "file system" in told
+
+
+def test_what_a_board_says_shows_no_secret(flashed: FlashRequest, board: Board) -> None:
+    secrets = flashed.city / "secrets"
+    key = (secrets / "keys" / f"{BOARD}.1.key").read_text().strip()
+    hash_key = (secrets / "hash.key").read_text().strip()
+    told = f"\x1b]0;{WLAN_KEY} {key} {hash_key}\n"
+    put(board, "fault.txt", told.encode())
+    for is_ok in (True, False):
+        board.console = bench.self_test(ok=is_ok, radio=told, agent=told)
+        shown = json.dumps(_check(flashed).document())
+        assert "(secret) (secret) (secret)" in shown
+        assert WLAN_KEY not in shown
+        assert key not in shown
+        assert hash_key not in shown
+        assert "\\u001b" not in shown
 
 
 def test_a_city_that_changed_its_mind(flashed: FlashRequest) -> None:

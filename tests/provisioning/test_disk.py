@@ -33,19 +33,22 @@ class Partition:
             self.content[extent.offset : extent.offset + len(extent.content)] = extent.content
 
 
-def read_files(content: bytes) -> dict[str, bytes]:
-    """Read a partition as an independent reader does."""
-    littlefs = LittleFS(
-        UserContext(buffer=bytearray(content)),
+def board_littlefs(content: bytearray) -> LittleFS:
+    """Open a partition with the figures that a board has."""
+    return LittleFS(
+        UserContext(buffer=content),
         block_size=4096,
         block_count=len(content) // 4096,
         read_size=32,
         prog_size=32,
         cache_size=128,
         lookahead_size=32,
-        mount=False,
     )
-    littlefs.mount()
+
+
+def read_files(content: bytes) -> dict[str, bytes]:
+    """Read a partition as an independent reader does."""
+    littlefs = board_littlefs(bytearray(content))
     found = {}
     for folder, _, names in littlefs.walk("/"):
         for name in names:
@@ -129,6 +132,44 @@ def test_a_changed_file_costs_few_blocks() -> None:
         "config.json": b"c" * 950,
         "spool/00000001.seg": b"b" * 3000,
     }
+
+
+@pytest.mark.parametrize("history", [0, 3, 90])
+def test_power_that_goes_within_a_block_costs_no_report(history: int) -> None:
+    """Whichever block is being written when the power goes: erased, or half written."""
+    files = {f"agent/{n}.mpy": bytes([n]) * 900 * n for n in range(1, 9)} | {"main.py": b"main"}
+    spool = {f"spool/{n}.seg": bytes([n]) * 3000 for n in range(6)}
+    partition = image(files)
+    for name, content in spool.items():
+        _write(partition, name, content)
+    for number in range(history):
+        _write(partition, "boots.txt", b"%d" % number)
+    board = disk.Disk(SIZE, partition.fetch)
+    changed = {name: content + b"changed" for name, content in files.items()}
+    for name, content in changed.items():
+        board.write(name, content)
+    for extent in board.changes():
+        assert len(extent.content) == disk.BLOCK_BYTES
+        for done in (0, 2048):
+            cut = Partition(bytes(partition.content))
+            part = extent.content[:done].ljust(disk.BLOCK_BYTES, b"\xff")
+            cut.apply([disk.Extent(extent.offset, part)])
+            found = read_files(bytes(cut.content))
+            assert {name: found.get(name) for name in spool} == spool
+            assert all(found[name] in (files[name], changed[name]) for name in files)
+        partition.apply([extent])
+    found = read_files(bytes(partition.content))
+    assert {name: found[name] for name in changed | spool} == changed | spool
+
+
+def _write(partition: Partition, name: str, content: bytes) -> None:
+    """Write a file as a board does, which appends to blocks in use."""
+    littlefs = board_littlefs(partition.content)
+    folder = name.rpartition("/")[0]
+    if folder:
+        littlefs.makedirs(folder, exist_ok=True)
+    with littlefs.open(name, "wb") as stream:
+        stream.write(content)
 
 
 def test_what_is_there_already_is_not_written() -> None:

@@ -40,7 +40,7 @@ from provisioning.errors import (
     WriteError,
 )
 from provisioning.flash import Flashed, FlashRequest, Progress, flash_board
-from tests.provisioning import bench
+from tests.provisioning import bench, hostile
 from tests.provisioning.bench import BOARD, FLASH_MD5, FLASH_WRITING, Board
 from tests.provisioning.conftest import WLAN_KEY
 from tests.provisioning.test_application import image_for
@@ -298,6 +298,81 @@ def test_power_that_goes_at_any_moment(
     assert files | image.agent_files() == files
     assert json.loads(files["config.json"])["role"] == request_.role
     assert journal.boards(request_.city) == []
+
+
+def _cut_after_its_file_system_was_lost(request: FlashRequest, board: Board) -> None:
+    """Leave an entry in the journal of a board that goes on with the identity that it has."""
+    flash_board(request)
+    board.console = b""
+    with pytest.raises(SelfTestError):
+        flash_board(replace(request, role="ap-monitor"))
+    board.console = bench.self_test()
+    board.flash.erase_region(VFS, 0x2000)
+    (pending,) = journal.boards(request.city)
+    assert pending.keeps
+
+
+@pytest.mark.parametrize("how", ["revoked", "renew", "another key"])
+def test_an_identity_that_ended_meanwhile_does_not_come_back(
+    request_: FlashRequest, board: Board, how: str
+) -> None:
+    _cut_after_its_file_system_was_lost(request_, board)
+    city = request_.city
+    entry = inventory.load(city).boards[BOARD]
+    if how == "revoked":
+        revoked = entry.model_copy(update={"revoked": datetime(2026, 8, 1, tzinfo=UTC)})
+        (city / "registry.toml").write_text(registry.render({BOARD: revoked}))
+    elif how == "another key":
+        (city / "secrets" / "keys" / f"{BOARD}.1.key").write_text("ab" * 32)
+    renewed = replace(request_, reassign=how == "revoked", renew=how == "renew")
+    flashed = flash_board(renewed)
+    assert flashed.entry.key_id == 2
+    assert journal.boards(city) == []
+
+
+def test_an_identity_goes_on_although_its_file_system_is_lost(
+    request_: FlashRequest, board: Board
+) -> None:
+    _cut_after_its_file_system_was_lost(request_, board)
+    assert flash_board(request_).entry.key_id == 1
+
+
+def test_a_run_that_was_cut_while_it_enrolled_burns_no_key(
+    request_: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # The report key is written by then, and the registry not yet.
+    monkeypatch.setattr(registry, "_with_earlier", killed)
+    with pytest.raises(KeyboardInterrupt):
+        flash_board(request_)
+    monkeypatch.undo()
+    certificate = _files(board)["identity/board.der"]
+    assert (request_.city / "secrets" / "keys" / f"{BOARD}.1.key").exists()
+    assert flash_board(request_).entry.key_id == 1
+    assert _files(board)["identity/board.der"] == certificate
+    assert journal.boards(request_.city) == []
+
+
+def test_a_journal_with_another_board_s_certificate(request_: FlashRequest, board: Board) -> None:
+    other = authority.ensure(request_.city, "exampleville").issue_board("np-000000000001")
+    foreign = journal.Pending(BOARD, 1, bytes(32), other.certificate_der, other.key_der)
+    journal.save(request_.city, foreign)
+    flash_board(request_)
+    assert _files(board)["identity/board.der"] != other.certificate_der
+
+
+def test_a_file_system_that_lies_is_made_anew(request_: FlashRequest, board: Board) -> None:
+    """The desk lives on, and the board keeps its identity as far as that can be read."""
+    flash_board(request_)
+    good = board.flash.read(VFS, VFS_BYTES)
+    for seed in (5, 71, 120):
+        board.flash.erase_region(VFS, VFS_BYTES)
+        board.flash.program(VFS, hostile.lie(good, seed))
+        flash_board(request_)
+        files = _files(board)
+        assert files | image.agent_files() == files
 
 
 def test_a_board_that_does_not_pass_is_marked(

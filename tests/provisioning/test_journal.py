@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_a_damaged_entry_says_what_to_do(city: Path, content: bytes) -> None:
     assert str(path) in caught.value.message
     assert "delete it" in caught.value.hint
     assert journal.boards(city) == []
+
+
+def test_an_entry_that_has_become_something_else(city: Path) -> None:
+    path = city / "secrets" / "journal" / f"{BOARD}.json"
+    journal.save(city, _pending(city))
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"key_id": 1e999}))
+    with pytest.raises(JournalError, match="damaged"):
+        journal.load(city, BOARD)
+    for make in (path.mkdir, lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero")):
+        path.unlink() if path.is_file() or path.is_symlink() or path.is_fifo() else path.rmdir()
+        make()
+        with pytest.raises(JournalError) as caught:
+            journal.load(city, BOARD)
+        assert caught.value.hint
+        assert journal.boards(city) == []
 
 
 def test_a_folder_that_cannot_be_written(city: Path) -> None:
