@@ -25,18 +25,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import limit
 from hil.board.application import build_image
 from hil.board.board import Settings
-from hil.board.flash import SECTOR_BYTES, Flash
 from hil.board.process import BoardProcess
-from provisioning import application, disk, flash
+from provisioning import disk
 from provisioning.chip import ESP32
 from provisioning.flash import FlashRequest, flash_board
 from tests.provisioning.conftest import INVENTORY, WLAN_KEY
-from tests.provisioning.test_disk import read_files
 
 _BAUD = 921600
-_BITS_PER_BYTE = 10
 _RUNS = 3
 _VERIFIED = ("connect", "prepare", "application", "file system")
 _VFS = 0x200000
@@ -88,15 +86,18 @@ def measure(runs: int = _RUNS) -> dict[str, Any]:
                 seconds.setdefault("one_image", []).append(
                     _by_image(desk, str(board.link), content)
                 )
-            document = {"stages_s": stages, "limit": _limit(desk, files)}
+            document = {
+                "stages_s": stages,
+                "limit": limit.of(limit.regions(desk.image, files), _BAUD, desk.folder),
+            }
     median = {way: round(statistics.median(each), 3) for way, each in seconds.items()}
-    ours, limit = median["ours"], document["limit"]
+    ours, bound = median["ours"], document["limit"]
     return {
         "baud": _BAUD,
         "runs": runs,
         "median_s": median,
-        "ours_times_limit_sum": round(ours / limit["sum_s"], 3),
-        "ours_times_limit_overlapped": round(ours / limit["overlapped_s"], 3),
+        "ours_times_limit_sum": round(ours / bound["sum_s"], 3),
+        "ours_times_limit_overlapped": round(ours / bound["overlapped_s"], 3),
         "esptool_and_mpremote_times_ours": round(median["esptool_and_mpremote"] / ours, 2),
         "one_image_times_ours": round(median["one_image"] / ours, 2),
         **document,
@@ -125,11 +126,7 @@ def _ours(desk: Desk, settings: Settings, role: Any) -> tuple[float, dict[str, f
 
 def _content(desk: Desk, settings: Settings) -> tuple[dict[str, bytes], bytes]:
     """Return what our board was given: its files, and image and file system in one."""
-    files = {
-        name: content
-        for name, content in read_files(settings.flash.read_bytes()[_VFS:]).items()
-        if not name.startswith("spool/")
-    }
+    files = limit.files(settings.flash, desk.image)
     whole = bytearray(b"\xff" * (2 * _VFS))
     image = desk.image.read_bytes()
     whole[ESP32.start : ESP32.start + len(image)] = image
@@ -164,31 +161,6 @@ def _run(module: str, *arguments: str) -> None:
     )
     if done.returncode:
         sys.exit(f"error: {module} failed: {(done.stdout + done.stderr)[-400:]}")
-
-
-def _limit(desk: Desk, files: dict[str, bytes]) -> dict[str, float]:
-    """Return the limits for what must be written, and nothing else."""
-    regions = list(application.load(desk.image).regions)
-    regions += [
-        flash.Region.of(_VFS + extent.offset, extent.content) for extent in disk.fresh(files, _VFS)
-    ]
-    part = Flash(desk.folder / "limit.bin")
-    try:
-        busy_us = 0.0
-        for region in regions:
-            sectors = -(-len(region.content) // SECTOR_BYTES) * SECTOR_BYTES
-            busy_us += part.erase_region(region.address, sectors)
-            busy_us += part.timing.program_us(region.address, len(region.content))
-    finally:
-        part.close()
-    line_s = sum(len(region.deflated) for region in regions) * _BITS_PER_BYTE / _BAUD
-    flash_s = busy_us / 1e6
-    return {
-        "line_s": round(line_s, 3),
-        "flash_s": round(flash_s, 3),
-        "sum_s": round(line_s + flash_s, 3),
-        "overlapped_s": round(max(line_s, flash_s), 3),
-    }
 
 
 if __name__ == "__main__":
