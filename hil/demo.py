@@ -52,6 +52,7 @@ class _BoardView:
     total_bytes: int = 0
     committed: int = 0
     told: dict[str, Any] = field(default_factory=dict)
+    joined: bool = False
 
 
 class _Screen:
@@ -102,7 +103,8 @@ class _Screen:
     def told(self, board: VirtualBoard, said: dict[str, Any], committed: int) -> None:
         """Take what a board said last, and how much of it is safe."""
         view = self._views[board.id]
-        if said and said.get("state") != view.told.get("state"):
+        view.joined = view.joined or said.get("state") in ("up", "degraded")
+        if view.joined and said.get("state") != view.told.get("state"):
             place = f"{board.place.site_name} {board.place.room}"
             what = said["state"]
             if what != "up":
@@ -276,6 +278,10 @@ def _tell(screen: _Screen, boards: int, seconds: int, folder: Path, *, instant: 
         outcome.flashed = len(city.flash(screen.flashing))
         screen.event(f"{outcome.flashed} boards verified, self-tested and enrolled", "green")
         with _watching(city, screen) as watch:
+            screen.event(
+                "the boards join their WLANs; their first cycles, of one second here, end before a "
+                "lease is there"
+            )
             _wait_first(city, watch)
             begin_s = int(time.time()) + 1
             screen.event("every board's reports are committed and acknowledged", "green")
