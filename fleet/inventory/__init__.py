@@ -1,0 +1,61 @@
+"""The inventory: what a city has, written by people; and the registry of its boards.
+
+A city's folder holds
+
+    inventory.toml   city, districts, sites, rooms, WLANs, gateways (see docs/inventory.md)
+    registry.toml    the boards; written by `netzpuls board`, read by people and git
+    ca.pem, boards/  public certificates
+    secrets/         mode 0700, never in git: CA key, WLAN keys, report keys, the hash key
+    store/           what was collected
+
+Unknown keys are errors: a mistyped threshold must not be a threshold that is ignored.
+"""
+
+from fleet.inventory.board import Board, Role, Stay
+from fleet.inventory.city import SECRETS_FOLDER, Inventory, load
+from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE
+from fleet.inventory.hardware import NO_HARDWARE, Hardware, I2c, Lan
+from fleet.inventory.kind import BoardId, Id, Port
+from fleet.inventory.measurement import (
+    InternetTarget,
+    Measurement,
+    ResolverTarget,
+    Service,
+    Thresholds,
+    Throughput,
+    TlsTarget,
+)
+from fleet.inventory.network import Gateway, Jump, Portal, Wlan
+from fleet.inventory.place import City, District, Site
+
+__all__ = [
+    "INVENTORY_FILE",
+    "NO_HARDWARE",
+    "REGISTRY_FILE",
+    "SECRETS_FOLDER",
+    "Board",
+    "BoardId",
+    "City",
+    "District",
+    "Gateway",
+    "Hardware",
+    "I2c",
+    "Id",
+    "InternetTarget",
+    "Inventory",
+    "Jump",
+    "Lan",
+    "Measurement",
+    "Port",
+    "Portal",
+    "ResolverTarget",
+    "Role",
+    "Service",
+    "Site",
+    "Stay",
+    "Thresholds",
+    "Throughput",
+    "TlsTarget",
+    "Wlan",
+    "load",
+]

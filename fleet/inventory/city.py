@@ -1,0 +1,158 @@
+"""A city: its inventory and registry, read and checked as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+
+from fleet import document
+from fleet.errors import ConfigurationError, UsageError
+from fleet.inventory import fault
+from fleet.inventory.board import Board
+from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, RegistryFile
+from fleet.inventory.hardware import Hardware
+from fleet.inventory.measurement import Service
+from fleet.inventory.network import Gateway, Jump, Wlan
+from fleet.inventory.place import District, Site
+
+SECRETS_FOLDER = "secrets"
+
+
+class Inventory:
+    """A city's inventory and registry, read and checked as one.
+
+    Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
+        `wlans`, `hardware`, `boards`; `city` and `measurement`.
+    """
+
+    def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
+        self.folder = folder
+        self.city = file.city
+        self.measurement = file.measurement
+        self.wlans: Mapping[str, Wlan] = file.wlan
+        self.hardware: Mapping[str, Hardware] = file.hardware
+        self.districts: Mapping[str, District] = file.district
+        self.gateways: Mapping[str, Gateway] = file.gateway
+        self.jumps: Mapping[str, Jump] = file.jump
+        self.sites: Mapping[str, Site] = file.site
+        self.boards: Mapping[str, Board] = registry.board
+
+    @property
+    def secrets(self) -> Path:
+        """The folder that never goes into git."""
+        return self.folder / SECRETS_FOLDER
+
+    def site(self, site_id: str) -> Site:
+        """Return a site.
+
+        Raises: UsageError: the inventory has no such site.
+        """
+        try:
+            return self.sites[site_id]
+        except KeyError:
+            raise UsageError(
+                f"no site {site_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"sites there: {', '.join(sorted(self.sites)) or 'none'}",
+            ) from None
+
+    def room(self, site_id: str, room: str) -> str:
+        """Return the room's name if the site has it.
+
+        Raises: UsageError: no such site or room.
+        """
+        rooms = self.site(site_id).rooms
+        if room not in rooms:
+            raise UsageError(
+                f"site {site_id!r} has no room {room!r}",
+                hint=f"rooms there: {', '.join(rooms)}; add it to {INVENTORY_FILE} if it is new",
+            )
+        return room
+
+    def gateway(self, gateway_id: str) -> Gateway:
+        """Return a gateway.
+
+        Raises: UsageError: the inventory has no such gateway.
+        """
+        try:
+            return self.gateways[gateway_id]
+        except KeyError:
+            raise UsageError(
+                f"no gateway {gateway_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"gateways there: {', '.join(sorted(self.gateways)) or 'none'}",
+            ) from None
+
+    def services(self, site_id: str) -> list[Service]:
+        """Return the services that the boards of a site ask for.
+
+        Raises: UsageError: the inventory has no such site.
+        """
+        own = self.site(site_id).service
+        return self.measurement.service if own is None else own
+
+    def hardware_of(self, hardware_id: str | None) -> Hardware:
+        """Return a kind of board; None is one that nothing hangs on.
+
+        Raises: UsageError: the inventory has no such hardware.
+        """
+        if hardware_id is None:
+            return Hardware()
+        try:
+            return self.hardware[hardware_id]
+        except KeyError:
+            raise UsageError(
+                f"no hardware {hardware_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"hardware there: {', '.join(sorted(self.hardware)) or 'none'}",
+            ) from None
+
+    def board(self, board_id: str) -> Board:
+        """Return a board.
+
+        Raises: UsageError: the registry has no such board.
+        """
+        try:
+            return self.boards[board_id]
+        except KeyError:
+            alike = get_close_matches(board_id, self.boards, n=3)
+            raise UsageError(
+                f"no board {board_id!r} in {self.folder / REGISTRY_FILE}",
+                hint=f"did you mean {' or '.join(alike)}?" if alike else "see netzpuls board list",
+            ) from None
+
+    def boards_of_gateway(self, gateway_id: str) -> dict[str, Board]:
+        """Return the boards that report to a gateway: neither retired nor revoked."""
+        return {
+            board_id: board
+            for board_id, board in self.boards.items()
+            if board.retired is None
+            and board.revoked is None
+            and self.sites[board.site].gateway == gateway_id
+        }
+
+
+def load(folder: Path) -> Inventory:
+    """Read and check a city's inventory and registry.
+
+    A missing registry is an empty one: the first board makes it.
+
+    Raises: ConfigurationError: a file is missing, is no TOML, has an unknown key or a wrong
+        value, or names something that is not there.
+    """
+    path = folder / INVENTORY_FILE
+    if not path.is_file():
+        raise ConfigurationError(
+            f"no {INVENTORY_FILE} in {folder}",
+            hint="name the city's folder with --city, or start from docs/inventory.example.toml",
+        )
+    file = document.load(InventoryFile, path)
+    registry_path = folder / REGISTRY_FILE
+    registry = (
+        document.load(RegistryFile, registry_path)
+        if os.path.lexists(registry_path)  # a link that leads nowhere is not "no boards yet"
+        else RegistryFile(version=1)
+    )
+    faults = fault.find(file, registry)
+    if faults:
+        raise document.faulty(path, faults)
+    return Inventory(folder, file, registry)

@@ -1,0 +1,112 @@
+"""What is wrong between the tables of a city: what leads nowhere, what does not fit together."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from fleet.inventory.file import REGISTRY_FILE, InventoryFile, RegistryFile
+from fleet.inventory.hardware import LAN_PINS, NO_HARDWARE
+from fleet.inventory.place import Site
+
+
+def find(file: InventoryFile, registry: RegistryFile) -> list[str]:
+    """Return the faults, each with the place where it is."""
+    return [
+        *_dangling(file),
+        *_unfit_services(file),
+        *_unfit_hardware(file),
+        *_dangling_boards(file, registry),
+    ]
+
+
+def _dangling(file: InventoryFile) -> list[str]:
+    faults = []
+    for site_id, site in file.site.items():
+        for kind, name, known in (
+            ("district", site.district, file.district),
+            ("gateway", site.gateway, file.gateway),
+            ("wlan", site.wlan, file.wlan),
+        ):
+            if name not in known:
+                faults.append(f"site.{site_id}.{kind}: there is no [{kind}.{name}]")
+        faults += [
+            f"site.{site_id}.rooms: {room!r} stands there twice"
+            for room, count in Counter(site.rooms).items()
+            if count > 1
+        ]
+        faults += _site_references(site_id, site, file)
+    faults += [
+        f"gateway.{gateway_id}.jump: there is no [jump.{gateway.jump}]"
+        for gateway_id, gateway in file.gateway.items()
+        if gateway.jump is not None and gateway.jump not in file.jump
+    ]
+    return faults
+
+
+def _site_references(site_id: str, site: Site, file: InventoryFile) -> list[str]:
+    faults = [
+        f"site.{site_id}.{key}: there is no [wlan.{name}]"
+        for key, names in (("watch", site.watch), ("bssids", site.bssids))
+        for name in names
+        if name not in file.wlan
+    ]
+    twice = [name for name, count in Counter([site.wlan, *site.watch]).items() if count > 1]
+    faults += [f"site.{site_id}.watch: {name!r} is measured already" for name in twice]
+    return faults
+
+
+def _unfit_services(file: InventoryFile) -> list[str]:
+    faults = []
+    places = {"measurement": file.measurement.service} | {
+        f"site.{site_id}": site.service for site_id, site in file.site.items() if site.service
+    }
+    for place, services in places.items():
+        faults += [
+            f"{place}.service: {name!r} stands there twice"
+            for name, count in Counter(service.name for service in services).items()
+            if count > 1
+        ]
+        if file.measurement.roots is None and any(service.tls for service in services):
+            faults.append(f"measurement.roots is missing: it verifies {place}.service over TLS")
+    if file.measurement.roots is None and file.measurement.target:
+        faults.append("measurement.roots is missing: it verifies measurement.target")
+    return faults
+
+
+def _unfit_hardware(file: InventoryFile) -> list[str]:
+    faults = []
+    for hardware_id, hardware in file.hardware.items():
+        place = f"hardware.{hardware_id}"
+        if hardware_id == NO_HARDWARE:
+            faults.append(f"{place}: this id means a board that nothing hangs on; take another one")
+        if hardware.sensors and hardware.i2c is None:
+            faults.append(f"{place}.i2c is missing: it names the pins of the sensors' bus")
+        pins = [hardware.led]
+        pins += hardware.light if isinstance(hardware.light, list) else [hardware.light]
+        pins += [hardware.i2c.sda, hardware.i2c.scl] if hardware.i2c else []
+        used = Counter(pin for pin in pins if pin is not None)
+        if hardware.lan is not None:
+            taken = sorted(LAN_PINS & set(used))
+            faults += [f"{place}: pin {pin} is the Ethernet's" for pin in taken]
+        faults += [f"{place}: pin {pin} is used twice" for pin, count in used.items() if count > 1]
+    return faults
+
+
+def _dangling_boards(file: InventoryFile, registry: RegistryFile) -> list[str]:
+    faults = []
+    for board_id, board in registry.board.items():
+        if board.retired:
+            continue  # sites are closed and rooms renamed; what was there stays told
+        site = file.site.get(board.site)
+        if site is None:
+            faults.append(f"{REGISTRY_FILE}: board {board_id} is at an unknown site {board.site!r}")
+        elif board.room not in site.rooms:
+            faults.append(
+                f"{REGISTRY_FILE}: board {board_id} is in room {board.room!r}, "
+                f"which site {board.site!r} does not list"
+            )
+        if board.hardware is not None and board.hardware not in file.hardware:
+            faults.append(
+                f"{REGISTRY_FILE}: board {board_id} has an unknown hardware {board.hardware!r}"
+            )
+    return faults

@@ -1,0 +1,56 @@
+"""Where things are: `[city]`, `[district]`, `[site]`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field
+
+from fleet.document import Table
+from fleet.inventory.kind import Address, Bssids, Id
+from fleet.inventory.measurement import Service
+
+
+def _timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError) as error:
+        raise ValueError(f"no time zone {name!r} on this machine") from error
+    return name
+
+
+class City(Table):
+    """The city itself."""
+
+    id: Id
+    name: str
+    timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/Berlin"
+
+
+class District(Table):
+    """A part of the city."""
+
+    name: str
+
+
+class Site(Table):
+    """A school or a hotspot: one line to the internet, with rooms or spots.
+
+    Attributes:
+        watch: further WLANs that ap-monitors join in turn.
+        bssids: the site's own access points by WLAN; goes before those of the WLAN.
+        dhcp_servers: who may give addresses here; empty: anybody.
+        service: goes before those of the measurement.
+    """
+
+    name: str
+    kind: Literal["school", "hotspot", "office"] = "school"
+    district: Id
+    gateway: Id
+    wlan: Id
+    rooms: Annotated[list[str], Field(min_length=1)]
+    watch: Annotated[list[Id], Field(max_length=3)] = Field(default_factory=list)
+    bssids: dict[Id, Bssids] = Field(default_factory=dict)
+    dhcp_servers: Annotated[list[Address], Field(max_length=8)] = Field(default_factory=list)
+    service: Annotated[list[Service], Field(max_length=4)] | None = None
