@@ -103,7 +103,7 @@ def _tray(folder: Path, image: Path, count: int) -> dict[str, Any]:
             ends = tray.run()
             seconds = time.monotonic() - begin
             desk_after = resource.getrusage(resource.RUSAGE_SELF)
-    flashed = [each.flashed for each in ends if each.flashed]
+    flashed = [each.result for each in ends if each.result]
     if len(flashed) != count:
         raise SystemExit(f"failed: {[each.error for each in ends if each.error]}")
     stages = {

@@ -16,7 +16,6 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from fleet import authority, inventory, reportkey
-from fleet.errors import NetzpulsError
 from fleet.inventory import Board, Inventory
 from fleet.text import printable
 from provisioning import (
@@ -34,7 +33,7 @@ from provisioning import (
 )
 from provisioning.application import Application, Partition
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
-from provisioning.errors import DiskError, ImageError
+from provisioning.errors import DiskError, ImageError, SelfTestError
 from provisioning.flash import SELF_TEST_S, Progress
 from provisioning.guard import GuardedDisk
 from provisioning.journal import Pending
@@ -317,7 +316,7 @@ class _Checking:
                 secrets,
                 lambda: self._say("self-test"),
             )
-        except NetzpulsError as error:
+        except SelfTestError as error:
             self._note("self-test", False, error.message)
             return None
         self._note("self-test", True, _health(told))

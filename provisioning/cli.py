@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import shlex
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
-from fleet.errors import UsageError
 from fleet.inventory import Role
-from provisioning import cli_registry, cli_tray
-from provisioning.check import Checked, CheckRequest, check_board
-from provisioning.display import Display, say, show_image
-from provisioning.flash import Flashed, FlashRequest, Plan, carry_out, plan
+from provisioning import cli_check, cli_registry, cli_tray
+from provisioning.display import Display, interruptible, say, show_flashed, show_image
+from provisioning.flash import FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
 
 
@@ -27,6 +21,7 @@ def board() -> None:
 
 
 for command in (
+    cli_check.check,
     cli_registry.list_boards,
     cli_registry.move,
     cli_registry.replace,
@@ -155,61 +150,9 @@ def _flash_one(request: FlashRequest, *, dry_run: bool, as_json: bool) -> None:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
     show_image(planned.application, progress)
-    with _interruptible(request.port), Display(progress) as display:
+    with interruptible(request.port), Display(progress) as display:
         flashed = carry_out(planned, display.show)
-    emit(flashed.document(), lambda: _show_flashed(flashed), as_json)
-
-
-@board.command()
-@city_option
-@click.option("--port", required=True, metavar="P", help="Serial port, such as /dev/ttyUSB0.")
-@click.option(
-    "--micropython",
-    "image",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The image that the board should run; without it that is not compared.",
-)
-@click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
-@json_option
-def check(*, city: Path, port: str, image: Path | None, repair: bool, as_json: bool) -> None:
-    """Compare the board on a port with the registry; write nothing.
-
-    Identity, application and every file are compared, dead boards included; then the board
-    starts anew and says how it is. Exit code 1 if something differs.
-    """
-    if repair and image is None:
-        raise UsageError("--repair needs the image", hint="add --micropython FILE")
-    with Display(progress) as display:
-        checked = check_board(CheckRequest(city, port, image), display.show)
-    entry = checked.entry
-    if repair and not checked.ok and entry and checked.in_service:
-        if not as_json:
-            _show_findings(checked)
-            say("Now what differs is written.")
-        request = FlashRequest(city, port, entry.site, entry.room, entry.role, image)
-        with _interruptible(port), Display(progress) as display:
-            flashed = carry_out(plan(request), display.show)
-        document = checked.document() | {"repaired": flashed.document()}
-        emit(document, lambda: _show_repaired(flashed, entry.key_id), as_json)
-        return
-    document = checked.document() | {"ok": checked.ok, "repaired": None}
-    emit(document, lambda: _show_checked(checked, city, image), as_json)
-    if not checked.ok:
-        sys.exit(1)
-
-
-@contextlib.contextmanager
-def _interruptible(port: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        say(
-            f"The board on {port} is not enrolled and may be half written: "
-            "run the same command again; it goes on where it stopped.",
-            progress,
-        )
-        raise
+    emit(flashed.document(), lambda: show_flashed(flashed), as_json)
 
 
 def _show_plan(planned: Plan) -> None:
@@ -221,57 +164,3 @@ def _show_plan(planned: Plan) -> None:
     for part in document["write"]:
         say(f"write at most {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")
     say("Nothing was written. Run the command without --dry-run.")
-
-
-def _show_findings(checked: Checked) -> None:
-    say(f"{checked.board} on {checked.port}")
-    width = max(len(finding.what) for finding in checked.findings)
-    for finding in checked.findings:
-        mark = "ok " if finding.ok else "BAD"
-        say(f"  {mark} {finding.what:{width}}  {finding.told}")
-
-
-def _show_checked(checked: Checked, city: Path, image: Path | None) -> None:
-    _show_findings(checked)
-    if checked.ok:
-        return
-    board_id, entry, folder = checked.board, checked.entry, shlex.quote(str(city))
-    if entry is None:
-        say("To make it one of the city's: netzpuls board flash --help")
-    elif entry.revoked:
-        say(
-            "A revoked board is not repaired. If it may report again: netzpuls board flash "
-            f"--city {folder} --port {checked.port} --site {entry.site} "
-            f"--room {shlex.quote(entry.room)} --role {entry.role} --micropython FILE --reassign"
-        )
-    elif entry.retired:
-        say(
-            "A retired board is not repaired. To take it back into service: "
-            f"netzpuls board retire --city {folder} {board_id} --undo"
-        )
-    else:
-        named = shlex.quote(str(image)) if image else "FILE"
-        say(
-            f"To write what differs: netzpuls board check --city {folder} --port {checked.port} "
-            f"--repair --micropython {named}"
-        )
-
-
-def _show_repaired(flashed: Flashed, key_id: int) -> None:
-    _show_flashed(flashed)
-    if flashed.entry.key_id != key_id:
-        say(
-            f"note: it no longer held the identity that was enrolled: it has a new one (key "
-            f"{flashed.entry.key_id}), and reports that it had not sent are lost. Its gateway "
-            "takes its reports after the next netzpuls fleet collect; its label is old: "
-            f"netzpuls board label {flashed.board}"
-        )
-
-
-def _show_flashed(flashed: Flashed) -> None:
-    entry = flashed.entry
-    say(
-        f"{flashed.board} is enrolled: {entry.site}, {entry.room}, {entry.role}, "
-        f"key {entry.key_id}, certificate until {entry.certificate_expires:%Y-%m-%d}, "
-        f"in {flashed.seconds['total']:.1f} s"
-    )

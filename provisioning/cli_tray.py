@@ -15,7 +15,7 @@ from fleet.errors import NetzpulsError, UsageError
 from fleet.inventory import Role
 from fleet.text import printable
 from provisioning import port, roomlist
-from provisioning.display import TrayDisplay, say, say_below, show_image
+from provisioning.display import TrayDisplay, headed, say, say_failed, show_image
 from provisioning.errors import StoppedError, TrayError
 from provisioning.flash import FlashRequest
 from provisioning.port import Adapter
@@ -173,7 +173,7 @@ def _show_ends(tray: Tray, ends: Sequence[Attempt], as_json: bool) -> int:
         "image": tray.plan.application.document(),
         "boards": [each.document() for each in ends],
     }
-    failed = [each.board or each.adapter.port for each in ends if each.error]
+    failed = [each.name for each in ends if each.error]
     if not failed and not tray.is_interrupted:
         emit(document, lambda: _show_each(ends), as_json)
         return 0
@@ -196,15 +196,8 @@ def _show_ends(tray: Tray, ends: Sequence[Attempt], as_json: bool) -> int:
 
 
 def _show_each(ends: Sequence[Attempt]) -> None:
-    names = [each.board or each.adapter.port for each in ends]
-    rooms = [printable(each.room) or "-" for each in ends]
-    wide, wider = max(map(len, names), default=0), max(map(len, rooms), default=0)
-    for name, room, each in zip(names, rooms, ends, strict=True):
-        head = f"{name:{wide}}  {room:{wider}}  "
-        if each.flashed:
-            say(f"{head}enrolled in {each.flashed.seconds['total']:.1f} s")
-        elif each.error:
-            how = "stopped" if isinstance(each.error, StoppedError) else "failed"
-            say(f"{head}{how}" + f" ({each.stage})" * bool(each.stage))
-            say_below(each.error.message)
-            say_below(each.error.hint)
+    for head, each in headed(ends):
+        if each.result:
+            say(head + each.result.ending)
+        else:
+            say_failed(head, each)

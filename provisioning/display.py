@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import termios
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -25,12 +26,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from fleet.cli.output import result
+from fleet.cli.output import progress, result
 from fleet.text import printable
 from provisioning.application import Application
+from provisioning.desk import A, Attempt, stopped
+from provisioning.errors import StoppedError
+from provisioning.flash import Flashed
 from provisioning.flash import Progress as Step
 from provisioning.room import Question
-from provisioning.tray import Attempt
 
 STAGES = {
     "connect": "identify the board",
@@ -52,6 +55,7 @@ _SHORT = {
     "file system": "files",
     "self-test": "self-test",
     "enrol": "enrol",
+    "check": "compare",
 }
 _WIDE = 110
 _BAR = 16
@@ -69,6 +73,49 @@ def say_below(text: str, console: Console = result) -> None:
         console.print(Padding(Text(text), (0, 0, 0, 4)))
     else:
         say(f"    {text}", console)
+
+
+def headed(attempts: Sequence[A]) -> Iterator[tuple[str, A]]:
+    """Yield each board with the beginning of its line: name and room, in columns."""
+    rooms = [printable(each.room) or "-" for each in attempts]
+    wide = max((len(each.name) for each in attempts), default=0)
+    wider = max(map(len, rooms), default=0)
+    for room, each in zip(rooms, attempts, strict=True):
+        yield f"{each.name:{wide}}  {room:{wider}}  ", each
+
+
+def say_failed(head: str, attempt: Attempt[Any]) -> None:
+    """Print that a board failed, why, and what to do."""
+    error = attempt.error or stopped(attempt)
+    how = "stopped" if isinstance(error, StoppedError) else "failed"
+    say(f"{head}{how}" + f" ({attempt.stage})" * bool(attempt.stage))
+    say_below(error.message)
+    say_below(error.hint)
+
+
+@contextlib.contextmanager
+def interruptible(port: str, *, is_writing: bool = True) -> Iterator[None]:
+    """Tell what Ctrl-C leaves behind."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if is_writing:
+            say(
+                f"The board on {port} is not enrolled and may be half written: "
+                "run the same command again; it goes on where it stopped.",
+                progress,
+            )
+        raise
+
+
+def show_flashed(flashed: Flashed) -> None:
+    """Print what a board is from now on."""
+    entry = flashed.entry
+    say(
+        f"{flashed.board} is enrolled: {entry.site}, {entry.room}, {entry.role}, "
+        f"key {entry.key_id}, certificate until {entry.certificate_expires:%Y-%m-%d}, "
+        f"in {flashed.seconds['total']:.1f} s"
+    )
 
 
 def show_image(image: Application, console: Console) -> None:
@@ -161,7 +208,7 @@ class TrayDisplay:
     def __init__(self, console: Console, *, has_keyboard: bool) -> None:
         self._console = console
         self._has_keyboard = has_keyboard
-        self._rows: list[Attempt] = []
+        self._rows: list[Attempt[Any]] = []
         self._lock = threading.Lock()
         self._waits = ""
         self._live: Live | None = None
@@ -200,13 +247,13 @@ class TrayDisplay:
             rows = list(self._rows)
         return Group(_table(rows, self._console.width), Text(self._waits))
 
-    def started(self, attempt: Attempt) -> None:
+    def started(self, attempt: Attempt[Any]) -> None:
         """Take a board that was plugged in; it takes the place of what ended on its port."""
         with self._lock:
             self._rows = [each for each in self._rows if each.adapter != attempt.adapter]
             self._rows.append(attempt)
 
-    def passed(self, attempt: Attempt) -> None:
+    def passed(self, attempt: Attempt[Any]) -> None:
         """Take it that a board has done its stage."""
         if self._live or attempt.stage == "connect":
             return
@@ -219,12 +266,12 @@ class TrayDisplay:
         parts = filter(None, (f"{attempt.stage_s:.1f} s", sent))
         self._tell(f"{_name(attempt)}: {STAGES[attempt.stage]}: {', '.join(parts)}")
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, attempt: Attempt[Any]) -> None:
         """Take a board's end."""
         if attempt.error:
             self._tell(f"{_name(attempt)}: failed", attempt.error.message, attempt.error.hint)
-        elif attempt.flashed and not self._live:
-            self._tell(f"{_name(attempt)}: enrolled, {attempt.flashed.seconds['total']:.1f} s")
+        elif attempt.result and not self._live:
+            self._tell(f"{_name(attempt)}: {attempt.result.ending}")
 
     def waits(self, left: int | None) -> None:
         """Say that boards may be plugged in, for so many rooms (None: for any)."""
@@ -271,7 +318,7 @@ class TrayDisplay:
             say_below(text, self._console)
 
 
-def _table(rows: list[Attempt], width: int) -> Table:
+def _table(rows: list[Attempt[Any]], width: int) -> Table:
     is_wide = width >= _WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if is_wide else 1, 0, 0))
     table.add_column("port", no_wrap=True)
@@ -306,16 +353,16 @@ def _table(rows: list[Attempt], width: int) -> Table:
     return table
 
 
-def _standing(attempt: Attempt) -> Text:
-    if attempt.flashed:
-        return Text(f"enrolled, {attempt.flashed.seconds['total']:.0f} s", "green")
+def _standing(attempt: Attempt[Any]) -> Text:
+    if attempt.result:
+        return Text(attempt.result.ending, "green" if attempt.is_good else "yellow")
     if attempt.error:
         return Text(f"failed: {_SHORT.get(attempt.stage, '')}".rstrip(": "), "red")
     waits = "" if attempt.total_bytes else f" {attempt.stage_s:.0f} s"
     return Text(_SHORT.get(attempt.stage, "") + waits)
 
 
-def _name(attempt: Attempt) -> str:
+def _name(attempt: Attempt[Any]) -> str:
     """Return how a board is called in a line: by its id as soon as it is known."""
     board = attempt.board or f"the board on {attempt.adapter.port}"
     return f"{board} ({printable(attempt.room)})" if attempt.room else board

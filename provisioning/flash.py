@@ -178,6 +178,16 @@ class Flashed:
     seconds: dict[str, float]
     self_test: dict[str, Any]
 
+    @property
+    def ending(self) -> str:
+        """What became of it, in a few words."""
+        return f"enrolled, {self.seconds['total']:.1f} s"
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is left to do about it."""
+        return True
+
     def document(self) -> dict[str, Any]:
         """Return the result as `--json` prints it."""
         return {

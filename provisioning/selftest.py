@@ -133,7 +133,8 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
 
 def _said(console: bytes | bytearray, secrets: Iterable[str]) -> str:
     text = hidden(bytes(console).decode("utf-8", "backslashreplace"), secrets)
-    lines = [printable(line, 120) for line in text.splitlines() if line.strip()]
+    # What starts again and again says the same again and again.
+    lines = list(dict.fromkeys(printable(line, 120) for line in text.splitlines() if line.strip()))
     if not lines:
         return "its console was silent"
     return "its console said: " + " / ".join(lines[-_SHOWN_LINES:])

@@ -16,7 +16,7 @@ from fleet import inventory
 from fleet.errors import NetzpulsError
 from provisioning import journal, registry
 from provisioning.check import Checked, CheckRequest, check_board
-from provisioning.errors import BoardSilentError, PortMissingError
+from provisioning.errors import BoardSilentError, PortMissingError, SelfTestError
 from provisioning.flash import FlashRequest, flash_board
 from provisioning.journal import Pending
 from tests.provisioning import bench, hostile
@@ -247,7 +247,7 @@ def test_without_a_file_system_no_agent_is_waited_for(
 
     def read(_line: object, _board: str, deadline_s: float, *_others: object) -> dict[str, Any]:
         waited.append(deadline_s)
-        raise NetzpulsError("silent")
+        raise SelfTestError("silent")
 
     monkeypatch.setattr("provisioning.check.selftest.read", read)
     check_board(CheckRequest(flashed.city, flashed.port, flashed.image, 921600))

@@ -119,6 +119,13 @@ def test_a_board_that_talks_on_and_on(console: Console) -> None:
     assert len(caught.value.message) < 2000
 
 
+def test_a_board_that_says_the_same_again_and_again(console: Console) -> None:
+    console.say(b"The filesystem appears to be corrupted.\r\nPerform\r\n" * 3)
+    with pytest.raises(SelfTestError) as caught:
+        _read(console, 0.1)
+    assert caught.value.message.endswith("said: The filesystem appears to be corrupted. / Perform")
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

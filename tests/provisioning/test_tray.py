@@ -27,7 +27,7 @@ from fleet import authority, inventory
 from fleet.errors import NetzpulsError
 from hil.board.board import Settings
 from hil.board.process import BoardProcess
-from provisioning import cli_tray, journal, session, tray
+from provisioning import cli_tray, desk, journal, session, tray
 from provisioning.display import TrayDisplay
 from provisioning.errors import NoBoardError
 from provisioning.flash import FlashRequest, Found, Progress
@@ -80,8 +80,8 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "_CONNECT_ATTEMPTS", 1)
     monkeypatch.setattr(esptool_loader, "DEFAULT_TIMEOUT", 0.2)
     monkeypatch.setattr(esptool_loader, "ERASE_WRITE_TIMEOUT_PER_MB", 0.2)
-    monkeypatch.setattr(tray, "SCAN_S", 0.05)
-    monkeypatch.setattr(tray, "ABSENT_S", 0.1)
+    monkeypatch.setattr(desk, "SCAN_S", 0.05)
+    monkeypatch.setattr(desk, "ABSENT_S", 0.1)
 
 
 class Screen:
@@ -180,7 +180,7 @@ def test_one_that_fails_stops_no_other(
     assert [known[_id(n)].room for n in range(3)] == rooms
     assert {board.key_id for board in known.values()} == {1}
     for number in range(3):
-        assert re.search(rf"{_id(number)} +{rooms[number]} +enrolled in \d", said.out)
+        assert re.search(rf"{_id(number)} +{rooms[number]} +enrolled, \d", said.out)
 
 
 @pytest.mark.usefixtures("hasty")

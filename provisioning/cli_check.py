@@ -1,0 +1,186 @@
+"""`netzpuls board check`: one board, or all on the desk, held against the registry."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from fleet.cli.output import city_option, emit, json_option, progress
+from fleet.errors import NetzpulsError, UsageError
+from fleet.text import printable
+from provisioning import inspection, port
+from provisioning.check import Checked
+from provisioning.display import (
+    Display,
+    TrayDisplay,
+    headed,
+    interruptible,
+    say,
+    say_below,
+    say_failed,
+    show_flashed,
+)
+from provisioning.errors import StoppedError, TrayError
+from provisioning.flash import Flashed
+from provisioning.inspection import Inspected, Inspection, InspectionRequest
+
+
+@click.command()
+@city_option
+@click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="P",
+    help="Serial port, such as /dev/ttyUSB0; may be repeated.",
+)
+@click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+@click.option(
+    "--micropython",
+    "image",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The image that the board should run; without it that is not compared.",
+)
+@click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
+@json_option
+def check(
+    *,
+    city: Path,
+    ports: tuple[str, ...],
+    others: bool,
+    image: Path | None,
+    repair: bool,
+    as_json: bool,
+) -> int:
+    """Compare the board on a port with the registry, or all of them; write nothing.
+
+    Identity, application and every file are compared, dead boards included; then the board
+    starts anew and says how it is. Exit code 1 if something differs.
+
+    With --all or several --port the boards are looked at side by side; one that fails does not
+    stop the others, and one that is plugged in meanwhile joins.
+    """
+    if not ports and not others:
+        raise click.UsageError("which board? give its --port P, or --all")
+    if repair and image is None:
+        raise UsageError("--repair needs the image", hint="add --micropython FILE")
+    request = InspectionRequest(city, image, repair)
+    if others or len(ports) > 1:
+        return _check_all(request, ports, others=others, as_json=as_json)
+    return _check_one(request, ports[0], as_json=as_json)
+
+
+def _check_one(request: InspectionRequest, port_name: str, *, as_json: bool) -> int:
+    def show_before(checked: Checked) -> None:
+        if not as_json:
+            _show_findings(checked)
+            say("Now what differs is written.")
+
+    with interruptible(port_name, is_writing=request.repair), Display(progress) as display:
+        inspected = inspection.inspect(request, port_name, display.show, show_before)
+    emit(inspected.document(), lambda: _show_inspected(inspected, request), as_json)
+    return 0 if inspected.is_good else 1
+
+
+def _check_all(
+    request: InspectionRequest, ports: Sequence[str], *, others: bool, as_json: bool
+) -> int:
+    has_keyboard = sys.stdin is not None and sys.stdin.isatty() and progress.is_terminal
+    display = TrayDisplay(progress, has_keyboard=has_keyboard)
+    desk = inspection.desk(
+        request, lambda: port.plugged(ports, others=others), display, expected=ports
+    )
+    with display:
+        ends = desk.run(lambda: desk.running == 0)
+    document = {"boards": [each.document() for each in ends]}
+    left = [each.name for each in ends if not each.is_good]
+    if not left and not desk.is_interrupted:
+        emit(document, lambda: _show_all(ends, request), as_json)
+        return 0
+    error: NetzpulsError
+    if desk.is_interrupted:
+        error = StoppedError(
+            f"interrupted: {len(ends) - len(left)} of {len(ends)} boards are as they should be",
+            hint="run the same command again",
+        )
+    else:
+        error = TrayError(
+            f"{len(left)} of {len(ends)} boards are not as they should be: {', '.join(left)}",
+            hint="what to do about each stands above",
+        )
+    emit(error.document() | document, lambda: _show_all(ends, request), as_json)
+    if not as_json:
+        raise error
+    return error.exit_code
+
+
+def _show_all(ends: Sequence[Inspection], request: InspectionRequest) -> None:
+    for head, each in headed(ends):
+        found = each.result
+        if found is None:
+            say_failed(head, each)
+            continue
+        say(head + found.ending)
+        if not found.is_good:
+            for finding in found.checked.findings:
+                if not finding.ok:
+                    say_below(f"{finding.what}: {finding.told}")
+            say_below(_advice(found.checked, request))
+        elif found.flashed and found.has_new_identity:
+            say_below(_new_identity(found.flashed))
+
+
+def _show_inspected(inspected: Inspected, request: InspectionRequest) -> None:
+    if inspected.flashed:
+        show_flashed(inspected.flashed)
+        if inspected.has_new_identity:
+            say(f"note: {_new_identity(inspected.flashed)}")
+        return
+    _show_findings(inspected.checked)
+    if not inspected.is_good:
+        say(_advice(inspected.checked, request))
+
+
+def _show_findings(checked: Checked) -> None:
+    say(f"{checked.board} on {checked.port}")
+    width = max(len(finding.what) for finding in checked.findings)
+    for finding in checked.findings:
+        mark = "ok " if finding.ok else "BAD"
+        say(f"  {mark} {finding.what:{width}}  {finding.told}")
+
+
+def _advice(checked: Checked, request: InspectionRequest) -> str:
+    """Return what to do about a board that differs."""
+    board_id, entry, folder = checked.board, checked.entry, shlex.quote(str(request.city))
+    if entry is None:
+        return "To make it one of the city's: netzpuls board flash --help"
+    if entry.revoked:
+        return (
+            "A revoked board is not repaired. If it may report again: netzpuls board flash "
+            f"--city {folder} --port {checked.port} --site {entry.site} "
+            f"--room {shlex.quote(entry.room)} --role {entry.role} --micropython FILE --reassign"
+        )
+    if entry.retired:
+        return (
+            "A retired board is not repaired. To take it back into service: "
+            f"netzpuls board retire --city {folder} {board_id} --undo"
+        )
+    named = shlex.quote(str(request.image)) if request.image else "FILE"
+    return (
+        f"To write what differs: netzpuls board check --city {folder} --port {checked.port} "
+        f"--repair --micropython {named}"
+    )
+
+
+def _new_identity(flashed: Flashed) -> str:
+    return (
+        "it no longer held the identity that was enrolled: it has a new one (key "
+        f"{flashed.entry.key_id}), and reports that it had not sent are lost. Its gateway "
+        "takes its reports after the next netzpuls fleet collect; its label is old: "
+        f"netzpuls board label {printable(flashed.board)}"
+    )
