@@ -279,14 +279,16 @@ def _content(city: Inventory, board_id: str, board: Board) -> Mapping[str, Any]:
     role: Role = board.role
     return configuration.configuration(
         city,
-        board=board_id,
-        key_id=board.key_id,
-        site=board.site,
-        role=role,
-        # WLANs are told apart by their ids; their keys are not needed to see a difference.
-        wlan_keys={wlan_id: wlan_id for wlan_id in city.wlans},
-        hash_key=b"",
-        hardware=board.hardware,
+        configuration.Recipient(
+            board=board_id,
+            key_id=board.key_id,
+            site=board.site,
+            role=role,
+            # WLANs are told apart by their ids; their keys are not needed to see a difference.
+            wlan_keys={wlan_id: wlan_id for wlan_id in city.wlans},
+            hash_key=b"",
+            hardware=board.hardware,
+        ),
     )
 
 

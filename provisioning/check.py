@@ -326,13 +326,15 @@ class _Checking:
 def _configuration(city: Inventory, board: str, entry: Board) -> bytes:
     return configuration.encoded(
         city,
-        board=board,
-        key_id=entry.key_id,
-        site=entry.site,
-        role=entry.role,
-        wlan_keys=configuration.wlan_keys(city, entry.site, entry.role),
-        hash_key=hashkey.ensure(city.folder),
-        hardware=entry.hardware,
+        configuration.Recipient(
+            board=board,
+            key_id=entry.key_id,
+            site=entry.site,
+            role=entry.role,
+            wlan_keys=configuration.wlan_keys(city, entry.site, entry.role),
+            hash_key=hashkey.ensure(city.folder),
+            hardware=entry.hardware,
+        ),
     )
 
 

@@ -15,6 +15,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -34,34 +35,39 @@ _WLAN_KEY = re.compile(r"[ -~]{8,63}")
 _AGENT_CHECK = Path(firmware.__file__).parent / "agent" / "config.py"
 
 
-def configuration(
-    inventory: Inventory,
-    *,
-    board: str,
-    key_id: int,
-    site: str,
-    role: Role,
-    wlan_keys: Mapping[str, str],
-    hash_key: bytes,
-    hardware: str | None = None,
-) -> dict[str, Any]:
-    """Return what one board must know, as the agent reads it.
+@dataclass(frozen=True)
+class Recipient:
+    """The board that a configuration is for, and what of it the inventory does not hold.
 
-    `wlan_keys` are by the WLAN's id, as the function of that name returns them; `hash_key` hides
-    which foreign access points the board hears; `hardware` is what hangs on it, None for nothing.
+    Attributes:
+        wlan_keys: by the WLAN's id, as the function of that name returns them.
+        hash_key: hides which foreign access points the board hears.
+        hardware: what hangs on it, None for nothing.
     """
-    place = inventory.site(site)
+
+    board: str
+    key_id: int
+    site: str
+    role: Role
+    wlan_keys: Mapping[str, str] = field(repr=False)
+    hash_key: bytes = field(repr=False)
+    hardware: str | None = None
+
+
+def configuration(inventory: Inventory, to: Recipient) -> dict[str, Any]:
+    """Return what one board must know, as the agent reads it."""
+    place = inventory.site(to.site)
     gateway = inventory.gateway(place.gateway)
     measurement = inventory.measurement
     wlan, *watch = [
-        _wlan(inventory.wlans[each], wlan_keys[each], place.bssids.get(each))
-        for each in _joined(place, role)
+        _wlan(inventory.wlans[each], to.wlan_keys[each], place.bssids.get(each))
+        for each in _joined(place, to.role)
     ]
     content: dict[str, Any] = {
         "version": VERSION,
-        "board": board,
-        "key_id": key_id,
-        "role": role,
+        "board": to.board,
+        "key_id": to.key_id,
+        "role": to.role,
         "period_s": measurement.period_s,
         "wlan": wlan,
         "uplink": {
@@ -73,16 +79,16 @@ def configuration(
         "internet": measurement.internet.model_dump(),
         "ntp": measurement.ntp,
         "thresholds": measurement.thresholds.model_dump(),
-        "hash_key": hash_key.hex(),
+        "hash_key": to.hash_key.hex(),
     }
     optional: dict[str, Any] = {
         "watch": watch,
         "dhcp_servers": place.dhcp_servers,
         "targets": [each.model_dump() for each in measurement.target],
-        "services": [_with_port(each) for each in inventory.services(site)],
+        "services": [_with_port(each) for each in inventory.services(to.site)],
         "throughput": measurement.throughput and measurement.throughput.model_dump(),
         "deadline_ms": dict(measurement.deadline_ms),
-        **inventory.hardware_of(hardware).model_dump(exclude_none=True),
+        **inventory.hardware_of(to.hardware).model_dump(exclude_none=True),
     }
     return content | {k: v for k, v in optional.items() if v not in (None, [], {})}
 
@@ -106,33 +112,12 @@ def _with_port(target: Portal | Service) -> dict[str, Any]:
     return target.model_dump() | {"port": target.port or (443 if target.tls else 80)}
 
 
-def encoded(
-    inventory: Inventory,
-    *,
-    board: str,
-    key_id: int,
-    site: str,
-    role: Role,
-    wlan_keys: Mapping[str, str],
-    hash_key: bytes,
-    hardware: str | None = None,
-) -> bytes:
-    """Return config.json, checked by the code that will read it; arguments as `configuration`.
+def encoded(inventory: Inventory, to: Recipient) -> bytes:
+    """Return config.json, checked by the code that will read it.
 
     Raises: ConfigurationError: the board would refuse it.
     """
-    content = encode(
-        configuration(
-            inventory,
-            board=board,
-            key_id=key_id,
-            site=site,
-            role=role,
-            wlan_keys=wlan_keys,
-            hash_key=hash_key,
-            hardware=hardware,
-        )
-    )
+    content = encode(configuration(inventory, to))
     check(content)
     return content
 

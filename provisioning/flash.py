@@ -221,13 +221,15 @@ def prepare(request: FlashRequest) -> Plan:
     # Checked now with another board's name and secrets: later only those change.
     configuration.encoded(
         city,
-        board="np-000000000000",
-        key_id=1,
-        site=request.site,
-        role=request.role,
-        wlan_keys=wlan_keys,
-        hash_key=bytes(hashkey.KEY_BYTES),
-        hardware=_hardware(request, None),
+        configuration.Recipient(
+            board="np-000000000000",
+            key_id=1,
+            site=request.site,
+            role=request.role,
+            wlan_keys=wlan_keys,
+            hash_key=bytes(hashkey.KEY_BYTES),
+            hardware=_hardware(request, None),
+        ),
     )
     loaded = application.load(request.image)
     files = image.agent_files()
@@ -454,13 +456,15 @@ class _Flashing:
         """Return all that the board's file system is to hold, beside what the board writes."""
         config = configuration.encoded(
             self._plan.inventory,
-            board=self._board,
-            key_id=pending.key_id,
-            site=self._request.site,
-            role=self._request.role,
-            wlan_keys=self._plan.wlan_keys,
-            hash_key=hash_key,
-            hardware=hardware,
+            configuration.Recipient(
+                board=self._board,
+                key_id=pending.key_id,
+                site=self._request.site,
+                role=self._request.role,
+                wlan_keys=self._plan.wlan_keys,
+                hash_key=hash_key,
+                hardware=hardware,
+            ),
         )
         return self._plan.files | {
             "config.json": config,

@@ -21,12 +21,14 @@ BOARD = "np-240ac4123456"
 def test_what_a_board_is_told(city: Path) -> None:
     content = configuration.configuration(
         inventory.load(city),
-        board=BOARD,
-        key_id=3,
-        site="school-north",
-        role="classroom-sensor",
-        wlan_keys={"school": WLAN_KEY},
-        hash_key=bytes(range(16)),
+        configuration.Recipient(
+            board=BOARD,
+            key_id=3,
+            site="school-north",
+            role="classroom-sensor",
+            wlan_keys={"school": WLAN_KEY},
+            hash_key=bytes(range(16)),
+        ),
     )
     assert content == {
         "version": 1,
@@ -70,12 +72,14 @@ def test_deadlines_are_passed_on(city: Path) -> None:
     (city / "inventory.toml").write_text(text)
     content = configuration.configuration(
         inventory.load(city),
-        board=BOARD,
-        key_id=1,
-        site="market",
-        role="ap-monitor",
-        wlan_keys={"open": ""},
-        hash_key=bytes(16),
+        configuration.Recipient(
+            board=BOARD,
+            key_id=1,
+            site="market",
+            role="ap-monitor",
+            wlan_keys={"open": ""},
+            hash_key=bytes(16),
+        ),
     )
     assert content["deadline_ms"] == {"cycle": 20000}
 
@@ -138,13 +142,15 @@ def _rich(city: Path, role: Role, site: str = "school-north", **more: str) -> di
     (city / "inventory.toml").write_text(RICH)
     content = configuration.configuration(
         inventory.load(city),
-        board=BOARD,
-        key_id=1,
-        site=site,
-        role=role,
-        wlan_keys=configuration.wlan_keys(inventory.load(city), site, role),
-        hash_key=bytes(range(16)),
-        **more,
+        configuration.Recipient(
+            board=BOARD,
+            key_id=1,
+            site=site,
+            role=role,
+            wlan_keys=configuration.wlan_keys(inventory.load(city), site, role),
+            hash_key=bytes(range(16)),
+            **more,
+        ),
     )
     configuration.check(configuration.encode(content))
     return content
@@ -262,12 +268,14 @@ def test_what_the_board_would_refuse_is_refused_here(
     (city / "inventory.toml").write_text(INVENTORY.replace(line, changed, 1))
     content = configuration.configuration(
         inventory.load(city),
-        board=BOARD,
-        key_id=1,
-        site="school-north",
-        role="ap-monitor",
-        wlan_keys={"school": WLAN_KEY},
-        hash_key=bytes(range(16)),
+        configuration.Recipient(
+            board=BOARD,
+            key_id=1,
+            site="school-north",
+            role="ap-monitor",
+            wlan_keys={"school": WLAN_KEY},
+            hash_key=bytes(range(16)),
+        ),
     )
     with pytest.raises(ConfigurationError, match=reason) as caught:
         configuration.check(configuration.encode(content))
