@@ -32,7 +32,8 @@ from hil.board.process import BoardProcess
 from provisioning import disk
 from provisioning.chip import ESP32
 from provisioning.flash import FlashRequest, flash_board
-from tests.provisioning.conftest import INVENTORY, WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
+from tests.provisioning.conftest import INVENTORY
 
 _BAUD = 921600
 _RUNS = 3

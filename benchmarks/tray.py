@@ -30,7 +30,8 @@ from provisioning.port import Adapter
 from provisioning.room import Rooms
 from provisioning.roomlist import Row
 from provisioning.tray import Tray
-from tests.provisioning.conftest import INVENTORY, WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
+from tests.provisioning.conftest import INVENTORY
 
 BOARDS = 8
 RUNS = 1

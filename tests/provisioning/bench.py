@@ -16,15 +16,24 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from fleet.errors import NetzpulsError
 from hil.board import slip
 from hil.board.flash import INSTANT, Flash
 from hil.board.loader import Loader
+from provisioning import disk, journal, port
+from provisioning.flash import FlashRequest, flash_board
+from tests.provisioning.test_disk import read_files
 
 MAC = bytes.fromhex("240ac4123456")
 BOARD = "np-240ac4123456"
 SYNC = 0x08
 FLASH_WRITING = (0x03, 0x11)  # FLASH_DATA, FLASH_DEFL_DATA
 FLASH_MD5 = 0x13
+VFS, VFS_BYTES = 0x200000, 0x200000
+# Must never be seen in output, logs, errors or process arguments.
+WLAN_KEY = "Geheim-Schulnetz-4711"
 
 
 def self_test(**changes: Any) -> bytes:
@@ -115,3 +124,49 @@ def board(folder: Path) -> Iterator[Board]:
         yield opened
     finally:
         opened.close()
+
+
+def tree(city: Path) -> dict[str, bytes]:
+    """Return a city's files but the journal; CA and hash key may have been made meanwhile."""
+    return {
+        str(path.relative_to(city)): path.read_bytes()
+        for path in city.rglob("*")
+        if path.is_file()
+        and path.name not in ("ca.pem", "ca.key", "hash.key")
+        and path.parent.name != journal.FOLDER
+    }
+
+
+def arguments(request: FlashRequest) -> list[str]:
+    return [
+        "board", "flash", "--city", str(request.city), "--port", request.port,
+        "--site", request.site, "--room", request.room, "--role", request.role,
+        "--micropython", str(request.image),
+    ]  # fmt: skip
+
+
+def files(board: Board) -> dict[str, bytes]:
+    return read_files(board.flash.read(VFS, VFS_BYTES))
+
+
+def refused(request: FlashRequest, kind: type[NetzpulsError]) -> NetzpulsError:
+    """Flash a board that must fail: nothing of it may be left behind, and the port is free."""
+    before = tree(request.city)
+    with pytest.raises(kind) as caught:
+        flash_board(request)
+    assert tree(request.city) == before
+    assert caught.value.hint
+    assert WLAN_KEY not in json.dumps(caught.value.document())
+    port.open_port(request.port).close()
+    return caught.value
+
+
+def put(board: Board, name: str, content: bytes) -> None:
+    """Write a file as the board does."""
+    opened = disk.Disk(
+        VFS_BYTES, lambda block: board.flash.read(VFS + block * 4096, disk.BLOCK_BYTES)
+    )
+    opened.write(name, content)
+    for extent in opened.changes():
+        board.flash.erase_region(VFS + extent.offset, len(extent.content))
+        board.flash.program(VFS + extent.offset, extent.content)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hil.board.application import build_image
-
-# Must never be seen in output, logs, errors or process arguments.
-WLAN_KEY = "Geheim-Schulnetz-4711"
+from provisioning.flash import FlashRequest
+from tests.provisioning import bench
+from tests.provisioning.bench import WLAN_KEY, Board
 
 INVENTORY = """\
 version = 1
@@ -71,3 +72,23 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("image") / "stand-in.bin"
     path.write_bytes(build_image())
     return path
+
+
+@pytest.fixture
+def board(tmp_path: Path) -> Iterator[Board]:
+    with bench.board(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def request_(city: Path, stand_in: Path, board: Board) -> FlashRequest:
+    return FlashRequest(
+        city,
+        board.port,
+        "school-north",
+        "R101",
+        "classroom-sensor",
+        stand_in,
+        baud=921600,
+        self_test_s=0.3,
+    )

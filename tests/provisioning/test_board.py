@@ -12,7 +12,7 @@ from fleet import inventory
 from hil.board.board import Settings
 from hil.board.process import BoardProcess
 from provisioning.flash import FlashRequest, flash_board
-from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
 
 MAC = bytes.fromhex("240ac4000042")
 BOARD = "np-240ac4000042"

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,26 +18,14 @@ from provisioning.errors import BoardSilentError, PortMissingError, SelfTestErro
 from provisioning.flash import FlashRequest, flash_board
 from provisioning.journal import Pending
 from tests.provisioning import bench, hostile
-from tests.provisioning.bench import BOARD, FLASH_WRITING, Board
-from tests.provisioning.conftest import WLAN_KEY
-from tests.provisioning.test_flash import VFS, put
+from tests.provisioning.bench import BOARD, FLASH_WRITING, VFS, WLAN_KEY, Board, put
 
 
 @pytest.fixture
-def board(tmp_path: Path) -> Iterator[Board]:
-    with bench.board(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def flashed(city: Path, stand_in: Path, board: Board) -> FlashRequest:
+def flashed(request_: FlashRequest) -> FlashRequest:
     """Flash and enrol a board; return how."""
-    request = FlashRequest(
-        city, board.port, "school-north", "R101", "classroom-sensor", stand_in,
-        baud=921600, self_test_s=0.3,
-    )  # fmt: skip
-    flash_board(request)
-    return request
+    flash_board(request_)
+    return request_
 
 
 def _check(request: FlashRequest) -> Checked:

@@ -16,7 +16,7 @@ from rich.console import Console
 import fleet.cli
 from fleet.inventory import Board
 from provisioning import registry
-from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from fleet.errors import ConfigurationError, UsageError
 from fleet.inventory import Role
 from provisioning import configuration, hashkey
 from provisioning.errors import WlanKeyError
-from tests.provisioning.conftest import INVENTORY, WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
+from tests.provisioning.conftest import INVENTORY
 
 BOARD = "np-240ac4123456"
 

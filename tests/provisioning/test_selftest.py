@@ -14,7 +14,7 @@ import serial
 
 from provisioning import port, selftest
 from provisioning.errors import SelfTestError
-from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY
 
 BOARD = "np-240ac4123456"
 GOOD = {

@@ -36,8 +36,7 @@ from provisioning.room import Question, Rooms
 from provisioning.roomlist import Row
 from provisioning.tray import Attempt, Questions, Tray
 from tests.provisioning import bench
-from tests.provisioning.bench import Board
-from tests.provisioning.conftest import WLAN_KEY
+from tests.provisioning.bench import WLAN_KEY, Board
 from tests.provisioning.test_disk import read_files
 
 ROOMS = [f"R{number}" for number in range(101, 109)]
