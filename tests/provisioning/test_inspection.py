@@ -21,9 +21,7 @@ from provisioning import registry, session
 from provisioning.errors import NoBoardError
 from provisioning.flash import FlashRequest, flash_board
 from tests.provisioning import bench
-from tests.provisioning.bench import FLASH_WRITING, Board
-from tests.provisioning.conftest import WLAN_KEY
-from tests.provisioning.test_flash import VFS, put
+from tests.provisioning.bench import FLASH_WRITING, VFS, WLAN_KEY, Board, put
 
 
 def _id(number: int) -> str:
