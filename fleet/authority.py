@@ -118,8 +118,9 @@ class Authority:
         *,
         valid_for: timedelta = BOARD_VALID,
         valid_from: datetime | None = None,
+        key: ec.EllipticCurvePrivateKey | None = None,
     ) -> Identity:
-        """Make a key and a client certificate for a board.
+        """Make a client certificate for a board, and a key unless it keeps the one that it has.
 
         Raises: AuthorityError: not a board's id; the CA has expired.
         """
@@ -128,7 +129,9 @@ class Authority:
             raise AuthorityError(
                 f"{board_id!r} is no board's id", hint='"np-" and the 12 hex digits of its MAC'
             )
-        return self._issue(board_id, ExtendedKeyUsageOID.CLIENT_AUTH, valid_from, valid_for)
+        return self._issue(
+            board_id, ExtendedKeyUsageOID.CLIENT_AUTH, valid_from, valid_for, key=key
+        )
 
     def issue_collector(
         self,

@@ -185,7 +185,7 @@ def _ends(city: Inventory, answer: Answer) -> Iterator[tuple[str, datetime, str]
         yield "CA", end, "netzpuls board ca --renew, then flash the boards again"
     for board_id, board in sorted(city.boards.items()):
         if board.retired is None and board.revoked is None:
-            hint = f"flash it again with --renew ({board.site}, {board.room})"
+            hint = f"at the desk: netzpuls board renew ({board.site}, {board.room})"
             yield board_id, board.certificate_expires, hint
     visits = visit.load(Store(city.folder).folder)
     for gateway_id in sorted(city.gateways):

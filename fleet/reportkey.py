@@ -48,7 +48,7 @@ def read(secrets: Path, board: str, key_id: int) -> bytes | None:
     if len(key) != KEY_BYTES:
         raise ConfigurationError(
             f"{file} is no report key: not {2 * KEY_BYTES} hex digits",
-            hint="bring it back from a backup, or flash the board again with --renew",
+            hint="bring it back from a backup, or flash the board again",
         )
     return key
 

@@ -16,6 +16,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 
 from fleet import authority, inventory, reportkey
+from fleet.authority import Authority
 from fleet.inventory import Board, Inventory
 from fleet.text import printable
 from provisioning import (
@@ -206,7 +207,7 @@ class _Checking:
         return vfs
 
     def _file_system(self, session: Session, partition: Partition, entry: Board | None) -> None:
-        wanted = self._wanted(entry) if entry else image.agent_files()
+        wanted = files(self._city, self._ca, self._board, entry) if entry else image.agent_files()
         before = len(self._findings)
         try:
             self._files(session, partition, wanted, entry)
@@ -270,25 +271,6 @@ class _Checking:
         good = end > datetime.now(UTC) + WARN_BEFORE
         self._note("identity", good, f"key {entry.key_id}, certificate until {end:%Y-%m-%d}")
 
-    def _wanted(self, entry: Board) -> dict[str, bytes]:
-        """Return what the board's file system should hold, its private key aside."""
-        city = self._request.city
-        certificate = registry.certificate(city, self._board)
-        files = image.agent_files() | {
-            "config.json": _configuration(self._city, self._board, entry),
-            content.AUTHORITY: self._ca.certificate_der,
-            content.PRIVATE_KEY: bytes(content.PRIVATE_KEY_BYTES),
-        }
-        roots = root.anchors(self._city)
-        if roots:
-            files[root.BOARD_PATH] = roots
-        if certificate:
-            files[content.CERTIFICATE] = certificate.public_bytes(serialization.Encoding.DER)
-        stored = reportkey.read(self._city.secrets, self._board, entry.key_id)
-        if stored:
-            files[content.REPORT_KEY] = stored
-        return files
-
     def _patience_s(self) -> float:
         asked = self._request.self_test_s
         stands = any(finding.what == "file system" and finding.ok for finding in self._findings)
@@ -321,6 +303,28 @@ class _Checking:
             return None
         self._note("self-test", True, _health(told))
         return told
+
+
+def files(city: Inventory, ca: Authority, board: str, entry: Board) -> dict[str, bytes]:
+    """Return what a board's file system should hold by the registry.
+
+    Its private key is a placeholder: only the board has it.
+    """
+    certificate = registry.certificate(city.folder, board)
+    found = image.agent_files() | {
+        "config.json": _configuration(city, board, entry),
+        content.AUTHORITY: ca.certificate_der,
+        content.PRIVATE_KEY: bytes(content.PRIVATE_KEY_BYTES),
+    }
+    roots = root.anchors(city)
+    if roots:
+        found[root.BOARD_PATH] = roots
+    if certificate:
+        found[content.CERTIFICATE] = certificate.public_bytes(serialization.Encoding.DER)
+    stored = reportkey.read(city.secrets, board, entry.key_id)
+    if stored:
+        found[content.REPORT_KEY] = stored
+    return found
 
 
 def _configuration(city: Inventory, board: str, entry: Board) -> bytes:

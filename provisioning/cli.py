@@ -9,8 +9,8 @@ import click
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Role
-from provisioning import cli_check, cli_registry, cli_tray
-from provisioning.display import Display, interruptible, say, show_flashed, show_image
+from provisioning import cli_check, cli_registry, cli_renewal, cli_tray
+from provisioning.display import Display, half_written, interruptible, say, show_flashed, show_image
 from provisioning.flash import FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
 
@@ -22,6 +22,7 @@ def board() -> None:
 
 for command in (
     cli_check.check,
+    cli_renewal.renew,
     cli_registry.list_boards,
     cli_registry.move,
     cli_registry.replace,
@@ -77,7 +78,6 @@ for command in (
     is_flag=True,
     help="Take a board that the registry has elsewhere, or as revoked.",
 )
-@click.option("--renew", is_flag=True, help="Give the board a new key and certificate.")
 @click.option(
     "--wait",
     "wait_s",
@@ -100,7 +100,6 @@ def flash(
     image: Path | None,
     baud: int | None,
     reassign: bool,
-    renew: bool,
     wait_s: float | None,
     dry_run: bool,
     as_json: bool,
@@ -110,7 +109,7 @@ def flash(
     Writes MicroPython, the agent, configuration and identity, checks them, waits for the
     board's self-test and enrols it. A board that fails is not enrolled: the same command goes
     on where it stopped. Of a board that is enrolled already only what differs is written; it
-    keeps its identity and the reports that it holds, unless --renew is given.
+    keeps its identity and the reports that it holds.
 
     A tray is --all, several --port, or --rooms: its boards are worked on side by side, one that
     is plugged in later joins, and one that fails does not stop the others.
@@ -135,7 +134,6 @@ def flash(
         baud,
         reassign,
         hardware=hardware,
-        renew=renew,
     )
     if is_tray:
         wanted = cli_tray.Wanted(request, role, ports, others, rooms, wait_s)
@@ -150,7 +148,7 @@ def _flash_one(request: FlashRequest, *, dry_run: bool, as_json: bool) -> None:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
     show_image(planned.application, progress)
-    with interruptible(request.port), Display(progress) as display:
+    with interruptible(half_written(request.port)), Display(progress) as display:
         flashed = carry_out(planned, display.show)
     emit(flashed.document(), lambda: show_flashed(flashed), as_json)
 

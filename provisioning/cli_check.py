@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from fleet.cli.output import city_option, emit, json_option, progress
-from fleet.errors import NetzpulsError, UsageError
+from fleet.errors import UsageError
 from fleet.text import printable
 from provisioning import inspection, port
 from provisioning.check import Checked
+from provisioning.cli_desk import finish, has_keyboard
 from provisioning.display import (
     Display,
     TrayDisplay,
-    headed,
+    half_written,
     interruptible,
     say,
     say_below,
-    say_failed,
     show_flashed,
 )
-from provisioning.errors import StoppedError, TrayError
 from provisioning.flash import Flashed
-from provisioning.inspection import Inspected, Inspection, InspectionRequest
+from provisioning.inspection import Inspected, InspectionRequest
 
 
 @click.command()
@@ -81,7 +79,8 @@ def _check_one(request: InspectionRequest, port_name: str, *, as_json: bool) -> 
             _show_findings(checked)
             say("Now what differs is written.")
 
-    with interruptible(port_name, is_writing=request.repair), Display(progress) as display:
+    left = half_written(port_name) if request.repair else ""
+    with interruptible(left), Display(progress) as display:
         inspected = inspection.inspect(request, port_name, display.show, show_before)
     emit(inspected.document(), lambda: _show_inspected(inspected, request), as_json)
     return 0 if inspected.is_good else 1
@@ -90,49 +89,24 @@ def _check_one(request: InspectionRequest, port_name: str, *, as_json: bool) -> 
 def _check_all(
     request: InspectionRequest, ports: Sequence[str], *, others: bool, as_json: bool
 ) -> int:
-    has_keyboard = sys.stdin is not None and sys.stdin.isatty() and progress.is_terminal
-    display = TrayDisplay(progress, has_keyboard=has_keyboard)
+    display = TrayDisplay(progress, has_keyboard=has_keyboard())
     desk = inspection.desk(
         request, lambda: port.plugged(ports, others=others), display, expected=ports
     )
-    with display:
-        ends = desk.run(lambda: desk.running == 0)
-    document = {"boards": [each.document() for each in ends]}
-    left = [each.name for each in ends if not each.is_good]
-    if not left and not desk.is_interrupted:
-        emit(document, lambda: _show_all(ends, request), as_json)
-        return 0
-    error: NetzpulsError
-    if desk.is_interrupted:
-        error = StoppedError(
-            f"interrupted: {len(ends) - len(left)} of {len(ends)} boards are as they should be",
-            hint="run the same command again",
-        )
-    else:
-        error = TrayError(
-            f"{len(left)} of {len(ends)} boards are not as they should be: {', '.join(left)}",
-            hint="what to do about each stands above",
-        )
-    emit(error.document() | document, lambda: _show_all(ends, request), as_json)
-    if not as_json:
-        raise error
-    return error.exit_code
+    return finish(
+        desk, display, lambda head, each: _show_each(head, each, request), as_json=as_json
+    )
 
 
-def _show_all(ends: Sequence[Inspection], request: InspectionRequest) -> None:
-    for head, each in headed(ends):
-        found = each.result
-        if found is None:
-            say_failed(head, each)
-            continue
-        say(head + found.ending)
-        if not found.is_good:
-            for finding in found.checked.findings:
-                if not finding.ok:
-                    say_below(f"{finding.what}: {finding.told}")
-            say_below(_advice(found.checked, request))
-        elif found.flashed and found.has_new_identity:
-            say_below(_new_identity(found.flashed))
+def _show_each(head: str, found: Inspected, request: InspectionRequest) -> None:
+    say(head + found.ending)
+    if not found.is_good:
+        for finding in found.checked.findings:
+            if not finding.ok:
+                say_below(f"{finding.what}: {finding.told}")
+        say_below(_advice(found.checked, request))
+    elif found.flashed and found.has_new_identity:
+        say_below(_new_identity(found.flashed))
 
 
 def _show_inspected(inspected: Inspected, request: InspectionRequest) -> None:

@@ -176,6 +176,8 @@ def revoke(
 
     change = registry.change(city, decide, dry_run=dry_run)
     certificates = revocation.certificates(city, board_id)
+    if undo:  # what was certified for keys that it no longer has stays revoked
+        certificates = [c for c in certificates if c.public_key() == certificates[0].public_key()]
     if not certificates:
         change.notes.append(
             f"boards/{board_id}.pem is missing, so gateways go on to accept its connection; they "

@@ -15,6 +15,7 @@ from fleet.errors import NetzpulsError, UsageError
 from fleet.inventory import Role
 from fleet.text import printable
 from provisioning import port, roomlist
+from provisioning.cli_desk import has_keyboard
 from provisioning.display import TrayDisplay, headed, say, say_failed, show_image
 from provisioning.errors import StoppedError, TrayError
 from provisioning.flash import FlashRequest
@@ -54,7 +55,7 @@ def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
     Raises: NetzpulsError: no board could be flashed like that, or some were not.
     """
     request, role = wanted.request, wanted.role
-    has_keyboard = sys.stdin is not None and sys.stdin.isatty() and progress.is_terminal
+    can_ask = has_keyboard()
     city = inventory.load(request.city)
     city.site(request.site)
     rows = None
@@ -63,7 +64,7 @@ def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
         request = replace(request, role=role or rows[0].role)
     elif role is None:
         raise UsageError("nobody said what the boards are for", hint="add --role")
-    elif not has_keyboard and not dry_run:
+    elif not can_ask and not dry_run:
         raise UsageError(
             "which rooms are the boards for? there is no terminal to ask on",
             hint=f"add --rooms FILE.csv, with the columns {', '.join(roomlist.COLUMNS)}",
@@ -78,7 +79,7 @@ def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
         reassign=request.reassign,
         ask=questions.ask,
     )
-    display = TrayDisplay(progress, has_keyboard=has_keyboard)
+    display = TrayDisplay(progress, has_keyboard=can_ask)
     tray = Tray(
         request,
         rooms,
@@ -86,8 +87,8 @@ def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
         display,
         expected=wanted.ports,
         questions=questions,
-        wait_s=wanted.wait_s if wanted.wait_s is not None or has_keyboard else 0,
-        is_enough=_enter_pressed if has_keyboard else lambda: False,
+        wait_s=wanted.wait_s if wanted.wait_s is not None or can_ask else 0,
+        is_enough=_enter_pressed if can_ask else lambda: False,
     )
     if dry_run:
         _show_plan(tray, rooms, wanted.find(), as_json)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 from fleet.errors import NetzpulsError
+from fleet.inventory import Inventory
 from provisioning import port
 from provisioning.errors import NoBoardError, PortBusyError, StoppedError
 from provisioning.flash import Progress
@@ -129,6 +130,20 @@ class Attempt(Generic[R]):
             return about | self.result.document()
         error = self.error or stopped(self)
         return about | {"stage": self.stage or None, "error": error.document()["error"]}
+
+
+class Registered(Attempt[R]):
+    """One board that the registry should have."""
+
+    def __init__(self, adapter: Adapter, known: Inventory) -> None:
+        super().__init__(adapter)
+        self._known = known
+
+    @property
+    def room(self) -> str:
+        """The room in which the registry has it, "" for none."""
+        entry = self._known.boards.get(self.board)
+        return entry.room if entry else ""
 
 
 A = TypeVar("A", bound=Attempt[Any])

@@ -30,7 +30,7 @@ _FILE = 1
 # Far more than a board has; a damaged folder may lead back into itself.
 _DEEPEST = 16
 _MOST_FILES = 5000
-_HINT = "flash the board again; if that does not help, with --renew"
+_HINT = "flash the board again"
 
 Fetch = Callable[[int], bytes]
 
@@ -221,8 +221,8 @@ def _told() -> Iterator[None]:
             raise DiskFullError(
                 "the board's file system is full: with its reports what is to be written has no "
                 "room",
-                hint="empty its spool first (docs/provisioning.md, Looking); or --renew, which "
-                "gives it a new file system without the reports",
+                hint="empty its spool first (docs/provisioning.md, Looking); or give the "
+                "reports up: netzpuls board renew --new-key",
             ) from None
         kind = _MissingError if error.code == _NOT_THERE else DiskError
         raise damaged(error.name, kind) from None

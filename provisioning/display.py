@@ -94,18 +94,22 @@ def say_failed(head: str, attempt: Attempt[Any]) -> None:
 
 
 @contextlib.contextmanager
-def interruptible(port: str, *, is_writing: bool = True) -> Iterator[None]:
+def interruptible(left: str) -> Iterator[None]:
     """Tell what Ctrl-C leaves behind."""
     try:
         yield
     except KeyboardInterrupt:
-        if is_writing:
-            say(
-                f"The board on {port} is not enrolled and may be half written: "
-                "run the same command again; it goes on where it stopped.",
-                progress,
-            )
+        if left:
+            say(left, progress)
         raise
+
+
+def half_written(port: str) -> str:
+    """Return what is to be told of a board whose flashing was interrupted."""
+    return (
+        f"The board on {port} is not enrolled and may be half written: "
+        "run the same command again; it goes on where it stopped."
+    )
 
 
 def show_flashed(flashed: Flashed) -> None:

@@ -108,6 +108,12 @@ class ReassignError(UsageError):
     code = "board-elsewhere"
 
 
+class RenewalError(NetzpulsError):
+    """The board is not one whose identity can be renewed as it is."""
+
+    code = "not-renewable"
+
+
 class JournalError(NetzpulsError):
     """What is under way at the desk cannot be noted, or not be read."""
 

@@ -71,7 +71,6 @@ class FlashRequest:
         reassign: take a board that the registry has elsewhere or as revoked.
         hardware: what hangs on the board, by the inventory; "none" for nothing, None for what
             the registry says of it.
-        renew: give the board a new identity, even if the one that it has is good.
     """
 
     city: Path
@@ -84,7 +83,6 @@ class FlashRequest:
     reassign: bool = False
     self_test_s: float = SELF_TEST_S
     hardware: str | None = None
-    renew: bool = False
 
 
 @dataclass(frozen=True)
@@ -383,7 +381,7 @@ class _Flashing:
     ) -> GuardedDisk | None:
         """Open the file system of a board that may keep it."""
         city = self._request.city
-        if known is None or known.revoked or self._request.renew:
+        if known is None or known.revoked:
             return None
         stored = reportkey.read(city / SECRETS_FOLDER, self._board, known.key_id)
         certificate = registry.certificate(city, self._board)
@@ -414,7 +412,7 @@ class _Flashing:
         if begun.keeps:
             # It was in use, and its file system is lost: the board's settings, which are not
             # erased then, say which sequence numbers are used up. It ends like any in use.
-            is_over = known is None or known.revoked or self._request.renew
+            is_over = known is None or known.revoked
             return not is_over and self._is_enrolled(begun, known)
         if begun.key_id == next_id:
             return True
@@ -424,21 +422,25 @@ class _Flashing:
         return in_use < begun.key_id == next_id - 1 and stored == begun.report_key
 
     def _is_enrolled(self, pending: Pending, known: Board | None) -> bool:
-        """Tell whether an identity is the one that the city has of the board."""
+        """Tell whether an identity is the one that the city has of the board.
+
+        That is its keys: they may have been certified anew since.
+        """
         certificate = registry.certificate(self._request.city, self._board)
         stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, pending.key_id)
         return (
             known is not None
             and known.key_id == pending.key_id
             and certificate is not None
-            and pending.certificate_der == _der(certificate)
+            and pending.is_whole()
+            and pending.certificate().public_key() == certificate.public_key()
             and pending.report_key == stored
         )
 
     def _held(
         self, known: Board | None, there: GuardedDisk | None, ca: Authority
     ) -> Pending | None:
-        """Return the identity that the board has, if it is the registry's and will last."""
+        """Return the identity that the board has, if it is the registry's, certified to last."""
         if known is None or there is None:
             return None
         try:
@@ -448,7 +450,13 @@ class _Flashing:
         except DiskError:
             return None
         held = Pending(self._board, known.key_id, report_key, certificate_der, key_der, keeps=True)
-        return held if self._is_enrolled(held, known) and _is_good(held, ca) else None
+        enrolled = registry.certificate(self._request.city, self._board)
+        if enrolled is None or not self._is_enrolled(held, known):
+            return None
+        # A renewal that was cut has left one of them behind.
+        if enrolled.not_valid_after_utc > held.certificate().not_valid_after_utc:
+            held = replace(held, certificate_der=_der(enrolled))
+        return held if _is_good(held, ca) else held.certified(ca)
 
     def _files(
         self, pending: Pending, hardware: str | None, hash_key: bytes, ca: Authority

@@ -10,7 +10,7 @@ from typing import Any
 from fleet import authority, inventory
 from provisioning import application, hashkey
 from provisioning.check import Checked, CheckRequest, check_board
-from provisioning.desk import Attempt, Desk, Screen
+from provisioning.desk import Desk, Registered, Screen
 from provisioning.flash import SELF_TEST_S, Flashed, FlashRequest, Progress, carry_out, plan
 from provisioning.port import Adapter
 
@@ -70,16 +70,7 @@ class Inspected:
         return self.checked.document() | {"ok": self.is_good, "repaired": repaired}
 
 
-class Inspection(Attempt[Inspected]):
-    """One board under way."""
-
-    known: inventory.Inventory | None = None
-
-    @property
-    def room(self) -> str:
-        """The room in which the registry has it, "" for none."""
-        entry = self.known.boards.get(self.board) if self.known else None
-        return entry.room if entry else ""
+Inspection = Registered[Inspected]
 
 
 def inspect(
@@ -136,13 +127,10 @@ def desk(
     if request.image:
         application.load(request.image)
 
-    def make(adapter: Adapter) -> Inspection:
-        made = Inspection(adapter)
-        made.known = known
-        return made
-
     def work(each: Inspection) -> Inspected:
         return inspect(request, each.adapter.port, lambda step: made.step(each, step))
 
-    made: Desk[Inspection] = Desk(find, make, work, screen, expected=expected)
+    made: Desk[Inspection] = Desk(
+        find, lambda adapter: Inspection(adapter, known), work, screen, expected=expected
+    )
     return made

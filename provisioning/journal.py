@@ -15,13 +15,15 @@ import os
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from firmware.linkreport.seal import KEY_BYTES
 from fleet import file
+from fleet.authority import Authority
 from fleet.inventory import SECRETS_FOLDER
 from provisioning.errors import JournalError
 
@@ -74,10 +76,19 @@ class Pending:
         """Return the board's certificate."""
         return x509.load_der_x509_certificate(self.certificate_der)
 
+    def certified(self, ca: Authority) -> Self:
+        """Return the same board, by the same keys, with a certificate that begins now.
+
+        Raises: AuthorityError: the CA has expired.
+        """
+        key = cast("EllipticCurvePrivateKey", load_der_private_key(self.key_der, None))
+        made = ca.issue_board(self.board, key=key)
+        return replace(self, certificate_der=made.certificate_der)
+
     def is_whole(self) -> bool:
         """Tell whether report key, private key and certificate are some, and belong together."""
         try:
-            key = serialization.load_der_private_key(self.key_der, None)
+            key = load_der_private_key(self.key_der, None)
             fits = key.public_key() == self.certificate().public_key()
         except (ValueError, TypeError):
             return False

@@ -7,7 +7,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -118,10 +118,11 @@ def test_what_the_agent_no_longer_has_goes(request_: FlashRequest, board: Board)
     assert files["agent/agent.mpy"] == image.agent_files()["agent/agent.mpy"]
 
 
-def test_a_new_identity_when_asked_for(request_: FlashRequest, board: Board) -> None:
+def test_a_new_identity_where_the_registry_lost_it(request_: FlashRequest, board: Board) -> None:
     flash_board(request_)
     first = bench.files(board)
-    assert flash_board(replace(request_, renew=True)).entry.key_id == 2
+    (request_.city / "boards" / f"{BOARD}.pem").unlink()
+    assert flash_board(request_).entry.key_id == 2
     second = bench.files(board)
     assert json.loads(second["config.json"])["key_id"] == 2
     for name in ("board.der", "board.key.der", "report.key"):
@@ -149,11 +150,20 @@ def test_a_certificate_that_ends_soon_is_made_anew(
         {
             "valid_for": timedelta(days=300),
             "valid_from": None,
+            "key": None,
         },
     )
     flash_board(request_)
     monkeypatch.undo()
-    assert flash_board(request_).entry.key_id == 2
+    before = bench.files(board)
+    bench.put(board, "spool/00000001.seg", b"reports")
+    flashed = flash_board(request_)
+    after = bench.files(board)
+    # The keys stay, and with them the reports.
+    assert flashed.entry.key_id == 1
+    assert flashed.entry.certificate_expires > datetime.now(UTC) + timedelta(days=365)
+    changed = {name for name in after if before.get(name) != after[name]}
+    assert changed == {"identity/board.der", "spool/00000001.seg"}
 
 
 def test_a_file_system_that_is_lost_is_made_anew(request_: FlashRequest, board: Board) -> None:

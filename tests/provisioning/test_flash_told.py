@@ -73,7 +73,7 @@ def test_secrets_are_nowhere_to_be_seen(
 
 
 def test_what_a_technician_is_told(
-    request_: FlashRequest, capfd: pytest.CaptureFixture[str]
+    request_: FlashRequest, board: Board, capfd: pytest.CaptureFixture[str]
 ) -> None:
     arguments = bench.arguments(request_)
     with pytest.raises(SystemExit):
@@ -85,9 +85,11 @@ def test_what_a_technician_is_told(
     assert document["image"]["stand_in"] is True
     assert document["self_test"]["config"] == "ok"
 
-    for extra, told in ([], "already there"), (["--renew"], "kB/s"):
+    for told in ("already there", "kB/s"):
+        if told == "kB/s":
+            bench.put(board, "agent/agent.mpy", b"damaged")
         with pytest.raises(SystemExit):
-            fleet.cli.main([*arguments, *extra])
+            fleet.cli.main(arguments)
         said = capfd.readouterr()
         assert f"{BOARD} is enrolled: school-north, R101" in said.out
         assert "stand-in, for virtual boards only" in said.err
