@@ -2,7 +2,8 @@
 
 A city's folder holds
 
-    inventory.toml   city, districts, sites, rooms, WLANs, gateways (see docs/inventory.md)
+    inventory.toml   city, districts, sites, rooms, WLANs, gateways, calendars
+                     (see docs/inventory.md)
     registry.toml    the boards; written by `netzpuls board`, read by people and git
     ca.pem, boards/  public certificates
     secrets/         mode 0700, never in git: CA key, WLAN keys, report keys, the hash key
@@ -12,6 +13,7 @@ Unknown keys are errors: a mistyped threshold must not be a threshold that is ig
 """
 
 from fleet.inventory.board import Board, Role, Stay
+from fleet.inventory.calendar import ALWAYS, Calendar, Hours, Land
 from fleet.inventory.city import SECRETS_FOLDER, Inventory, load
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE
 from fleet.inventory.hardware import NO_HARDWARE, Hardware, I2c, Lan
@@ -29,22 +31,26 @@ from fleet.inventory.network import Gateway, Jump, Portal, Wlan
 from fleet.inventory.place import City, District, Site
 
 __all__ = [
+    "ALWAYS",
     "INVENTORY_FILE",
     "NO_HARDWARE",
     "REGISTRY_FILE",
     "SECRETS_FOLDER",
     "Board",
     "BoardId",
+    "Calendar",
     "City",
     "District",
     "Gateway",
     "Hardware",
+    "Hours",
     "I2c",
     "Id",
     "InternetTarget",
     "Inventory",
     "Jump",
     "Lan",
+    "Land",
     "Measurement",
     "Port",
     "Portal",

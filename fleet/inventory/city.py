@@ -11,6 +11,7 @@ from fleet import document
 from fleet.errors import ConfigurationError, UsageError
 from fleet.inventory import fault
 from fleet.inventory.board import Board
+from fleet.inventory.calendar import ALWAYS, Calendar, Land
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.measurement import Service
@@ -24,7 +25,7 @@ class Inventory:
     """A city's inventory and registry, read and checked as one.
 
     Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
-        `wlans`, `hardware`, `boards`; `city` and `measurement`.
+        `wlans`, `hardware`, `calendars`, `boards`; `city` and `measurement`.
     """
 
     def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
@@ -37,6 +38,7 @@ class Inventory:
         self.gateways: Mapping[str, Gateway] = file.gateway
         self.jumps: Mapping[str, Jump] = file.jump
         self.sites: Mapping[str, Site] = file.site
+        self.calendars: Mapping[str, Calendar] = file.calendar
         self.boards: Mapping[str, Board] = registry.board
 
     @property
@@ -82,6 +84,33 @@ class Inventory:
                 f"no gateway {gateway_id!r} in {self.folder / INVENTORY_FILE}",
                 hint=f"gateways there: {', '.join(sorted(self.gateways)) or 'none'}",
             ) from None
+
+    def calendar(self, calendar_id: str) -> Calendar:
+        """Return a calendar.
+
+        Raises: UsageError: the inventory has no such calendar.
+        """
+        try:
+            return self.calendars[calendar_id]
+        except KeyError:
+            raise UsageError(
+                f"no calendar {calendar_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"calendars there: {', '.join([ALWAYS, *sorted(self.calendars)])}",
+            ) from None
+
+    def calendar_of(self, site_id: str) -> str:
+        """Return the id of a site's own calendar, `24/7` where it has none.
+
+        Raises: UsageError: the inventory has no such site.
+        """
+        return self.site(site_id).calendar or ALWAYS
+
+    def land_of(self, site_id: str) -> Land | None:
+        """Return the Land whose holidays hold at a site; None if nobody said.
+
+        Raises: UsageError: the inventory has no such site.
+        """
+        return self.site(site_id).land or self.city.land
 
     def services(self, site_id: str) -> list[Service]:
         """Return the services that the boards of a site ask for.

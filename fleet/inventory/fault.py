@@ -15,6 +15,7 @@ def find(file: InventoryFile, registry: RegistryFile) -> list[str]:
         *_dangling(file),
         *_unfit_services(file),
         *_unfit_hardware(file),
+        *_unfit_calendars(file),
         *_dangling_boards(file, registry),
     ]
 
@@ -89,6 +90,27 @@ def _unfit_hardware(file: InventoryFile) -> list[str]:
             taken = sorted(LAN_PINS & set(used))
             faults += [f"{place}: pin {pin} is the Ethernet's" for pin in taken]
         faults += [f"{place}: pin {pin} is used twice" for pin, count in used.items() if count > 1]
+    return faults
+
+
+def _unfit_calendars(file: InventoryFile) -> list[str]:
+    faults = []
+    for calendar_id, calendar in file.calendar.items():
+        place = f"calendar.{calendar_id}"
+        if not any(calendar.hours.of_weekday(day) for day in range(7)):
+            faults.append(f"{place}.hours: there is no hour in which anything counts")
+        if calendar.kind == "teaching" and calendar.hours.public_holidays:
+            faults.append(f"{place}.hours.public_holidays: there is no teaching then")
+    for site_id, site in file.site.items():
+        if site.calendar is None:
+            continue
+        if site.calendar not in file.calendar:
+            faults.append(f"site.{site_id}.calendar: there is no [calendar.{site.calendar}]")
+        elif file.calendar[site.calendar].needs_land and not (site.land or file.city.land):
+            faults.append(
+                f"site.{site_id}.calendar: {site.calendar} needs the Land: set city.land or "
+                f"site.{site_id}.land"
+            )
     return faults
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from fleet.document import Table
 from fleet.inventory.board import Board
+from fleet.inventory.calendar import Calendar
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
@@ -30,6 +31,7 @@ class InventoryFile(Table):
     site: dict[Id, Site]
     jump: dict[Id, Jump] = Field(default_factory=dict)
     hardware: dict[Id, Hardware] = Field(default_factory=dict)
+    calendar: dict[Id, Calendar] = Field(default_factory=dict)
 
 
 class RegistryFile(Table):

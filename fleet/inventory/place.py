@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field
 
 from fleet.document import Table
+from fleet.inventory.calendar import Land
 from fleet.inventory.kind import Address, Bssids, Id
 from fleet.inventory.measurement import Service
 
@@ -26,6 +27,7 @@ class City(Table):
     id: Id
     name: str
     timezone: Annotated[str, AfterValidator(_timezone)] = "Europe/Berlin"
+    land: Land | None = None
 
 
 class District(Table):
@@ -42,6 +44,8 @@ class Site(Table):
         bssids: the site's own access points by WLAN; goes before those of the WLAN.
         dhcp_servers: who may give addresses here; empty: anybody.
         service: goes before those of the measurement.
+        calendar: when what happens there counts; None is around the clock.
+        land: goes before the city's.
     """
 
     name: str
@@ -54,3 +58,5 @@ class Site(Table):
     bssids: dict[Id, Bssids] = Field(default_factory=dict)
     dhcp_servers: Annotated[list[Address], Field(max_length=8)] = Field(default_factory=list)
     service: Annotated[list[Service], Field(max_length=4)] | None = None
+    calendar: Id | None = None
+    land: Land | None = None

@@ -96,6 +96,7 @@ class Town:
         self.sites: dict[str, dict[str, Any]] = {}
         self.gateways: dict[str, dict[str, Any]] = {}
         self.jumps: dict[str, dict[str, Any]] = {}
+        self.calendars: dict[str, dict[str, Any]] = {}
         for number, site in enumerate(sites, 1):
             rooms = [f"{number}01", f"{number}02"]
             self.sites[site] = {
@@ -131,6 +132,7 @@ class Town:
             "district": {"mitte": {"name": "Mitte"}},
             "gateway": self.gateways,
             "jump": self.jumps,
+            "calendar": self.calendars,
             "site": self.sites,
         }
         (self.folder / "inventory.toml").write_text(tomli_w.dumps(document))
