@@ -16,13 +16,14 @@ from enum import IntEnum
 from typing import Any
 
 from firmware.linkreport import table, term
-from fleet import authority, post, visit
+from fleet import authority, exclusion, post, visit
 from fleet.authority import CERTIFICATE_FILE
 from fleet.errors import StoreError, UsageError
 from fleet.inventory import Inventory
 from fleet.ledger import Interval, Ledger
 from fleet.period import Period, duration
 from fleet.store import Store
+from fleet.visit import Visit
 
 WARNING_DAYS = 30
 CRITICAL_DAYS = 7
@@ -202,32 +203,29 @@ def _ends(city: Inventory, answer: Answer) -> Iterator[tuple[str, datetime, str]
 
 
 def reports(city: Inventory, _: Thresholds, now_s: int) -> Answer:
-    """Look at the last word of every board and line, as of its gateway's last collection."""
+    """Look at the last word of every board and line, as of its gateway's last collection.
+
+    Of what was in maintenance then nothing is said.
+    """
     answer = Answer()
     store = Store(city.folder)
-    visits = visit.load(store.folder)
     period = Period(now_s - _LOOK_BACK_S, now_s)
     places = {each.subject: each for each in post.posts(city)}
     try:
         with store.reading() as connection:
-            stints = [stint for place in places.values() for stint in place.stints]
-            ledger = Ledger(connection, period, stints)
+            ledger = Ledger(connection, period, post.stints(places.values()))
             boards, lines = _last(ledger.intervals("board")), _last(ledger.intervals("line"))
     except StoreError as error:
         answer.findings.append(Finding("reports", Status.UNKNOWN, city.city.name, error.message))
         return answer
-    collected_s: dict[str, float] = {}
-    for gateway_id in sorted({site.gateway for site in city.sites.values()}):
-        last = visits.get(gateway_id)
-        collected_s[gateway_id] = last.collected.timestamp() if last else now_s
-        age_s = int(now_s - collected_s[gateway_id])
-        if age_s > _STALE_S:
-            message = f"was not collected for {duration(age_s)}"
-            answer.findings.append(Finding("reports", Status.WARNING, gateway_id, message))
+    collected_s = _collections(city, visit.load(store.folder), now_s, answer)
     silent_s = max(_SILENT_S, _SILENT_PERIODS * city.measurement.period_s)
     counts = {"lines_down": 0, "boards_down": 0, "boards_silent": 0}
     for site_id, site in sorted(city.sites.items()):
         heard_s = collected_s[site.gateway] - silent_s
+        resting = exclusion.resting(city, int(collected_s[site.gateway]))
+        if site_id in resting:
+            continue
         line = lines.get(site_id)
         line_down = line is not None and line.state == table.DOWN and line.end_s >= heard_s
         if line_down:
@@ -239,6 +237,7 @@ def reports(city: Inventory, _: Thresholds, now_s: int) -> Answer:
             (board_id, board)
             for board_id, board in sorted(city.boards.items())
             if board.site == site_id
+            and board_id not in resting
             and board.retired is None
             and board.revoked is None
             # One that was only just enrolled had no time to report.
@@ -268,6 +267,21 @@ def reports(city: Inventory, _: Thresholds, now_s: int) -> Answer:
             )
     answer.metrics += [Metric(name, count) for name, count in counts.items()]
     return answer
+
+
+def _collections(
+    city: Inventory, visits: Mapping[str, Visit], now_s: int, answer: Answer
+) -> dict[str, float]:
+    """Return when each gateway was collected last, and say which were not for long."""
+    collected_s: dict[str, float] = {}
+    for gateway_id in sorted({site.gateway for site in city.sites.values()}):
+        last = visits.get(gateway_id)
+        collected_s[gateway_id] = last.collected.timestamp() if last else now_s
+        age_s = int(now_s - collected_s[gateway_id])
+        if age_s > _STALE_S:
+            message = f"was not collected for {duration(age_s)}"
+            answer.findings.append(Finding("reports", Status.WARNING, gateway_id, message))
+    return collected_s
 
 
 def _last(intervals: Sequence[Interval]) -> dict[str, Interval]:

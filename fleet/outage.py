@@ -65,9 +65,12 @@ def find(ledger: Ledger) -> list[Outage]:
 
 
 def count(intervals: Sequence[Interval]) -> dict[str, int]:
-    """Return how many outages each subject had."""
+    """Return how many outages each subject had.
+
+    What does not count parts no outage: one that lasts over a break is one.
+    """
     counts: dict[str, int] = {}
-    for run, _ in _runs(intervals):
+    for run, _ in _runs([each for each in intervals if each.state != table.EXCLUDED]):
         counts[run[0].subject] = counts.get(run[0].subject, 0) + 1
     return counts
 

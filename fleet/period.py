@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from fleet.errors import UsageError
@@ -38,6 +39,15 @@ class Period:
         """How long it is."""
         return self.end_s - self.start_s
 
+    def document(self, zone: ZoneInfo) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "from": iso(self.start_s, zone),
+            "to": iso(self.end_s, zone),
+            "seconds": self.length_s,
+            "timezone": zone.key,
+        }
+
 
 def parse(start: str | None, end: str | None, zone: ZoneInfo, now_s: int) -> Period:
     """Return the period that a user asked for.
@@ -53,6 +63,35 @@ def parse(start: str | None, end: str | None, zone: ZoneInfo, now_s: int) -> Per
     if start is None:
         return Period(end_s - DEFAULT_LENGTH_S, end_s)
     return Period(_seconds(start, zone, "--from", end_of_day=False), end_s)
+
+
+def month(text: str, zone: ZoneInfo, now_s: int) -> Period:
+    """Return a month that a user named, `2026-11`; of the one that runs, what has passed.
+
+    Raises: UsageError: the text is no month, or the month has not begun.
+    """
+    try:
+        first = date.fromisoformat(f"{text.strip()}-01")
+    except ValueError:
+        raise UsageError(f"--month {text!r} is no month", hint="give one as 2026-11") from None
+    after = (first + timedelta(31)).replace(day=1)
+    start_s, end_s = (
+        int(datetime.combine(day, time(), zone).timestamp()) for day in (first, after)
+    )
+    if start_s >= now_s or first.year < _FIRST_YEAR:
+        raise UsageError(f"--month {text!r} has not begun, or is before all boards", hint=_HINT)
+    return Period(start_s, min(end_s, now_s))
+
+
+def window(start: str, end: str, zone: ZoneInfo) -> Period:
+    """Return a time that a user named, which may lie in the future; a date as end is its end.
+
+    Raises: UsageError: a text is no time, or it ends before it begins.
+    """
+    return Period(
+        _seconds(start, zone, "--from", end_of_day=False),
+        _seconds(end, zone, "--to", end_of_day=True),
+    )
 
 
 def moment(text: str, zone: ZoneInfo, option: str, now_s: int) -> int:

@@ -9,7 +9,7 @@ Source: `earlier`, `since`, `retired` and `replaced_by` of the registry's boards
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -65,6 +65,11 @@ def posts(city: Inventory) -> list[Post]:
 def active(city: Inventory, period: Period) -> dict[str, Post]:
     """Return the posts that somebody held in a period, by subject."""
     return {post.subject: post for post in posts(city) if post.within(period.start_s, period.end_s)}
+
+
+def stints(found: Iterable[Post]) -> list[Stint]:
+    """Return the stints of all these posts, as the ledger wants them."""
+    return [stint for each in found for stint in each.stints]
 
 
 def _stays(board_id: str, board: Board) -> Iterator[_Stay]:

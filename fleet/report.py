@@ -1,7 +1,7 @@
-"""What the fleet tool answers: uptime and outages, as plain data.
+"""What the fleet tool answers about outages, as plain data.
 
     city = inventory.load(folder)
-    answer = uptime(city, Period(start_s, end_s))
+    answer = outages(city, Period(start_s, end_s))
     answer.document()        # as --json prints it
 
 Commands print it, the demo counts it, and both ask the same functions.
@@ -10,7 +10,7 @@ Commands print it, the demo counts it, and both ask the same functions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,9 +19,10 @@ import duckdb
 
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
-from fleet import detail, outage, post
+from fleet import detail, exclusion, maintenance, outage, post
 from fleet.inventory import Inventory
-from fleet.ledger import FOREVER_S, Kind, Ledger, Stint, Window
+from fleet.ledger import Ledger, Stint
+from fleet.maintenance import Maintenance
 from fleet.outage import Outage
 from fleet.period import Period, iso
 from fleet.post import Post
@@ -30,122 +31,6 @@ from fleet.store import Store
 # To find where an outage began, each look back is so many times as long as the one before.
 _LOOK_BACK = 8
 _LONGEST_PERIOD_S = 65_536
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The seconds of a subject in each state, by the state's number; they sum to the whole."""
-
-    seconds: tuple[int, ...]
-    outages: int
-
-    @property
-    def working_s(self) -> int:
-        """Seconds in which it worked."""
-        return self.seconds[table.UP] + self.seconds[table.DEGRADED]
-
-    @property
-    def known_s(self) -> int:
-        """Seconds of which it is known whether it worked."""
-        return self.working_s + self.seconds[table.DOWN]
-
-    @property
-    def asked_s(self) -> int:
-        """Seconds that count: all but the excluded."""
-        return sum(self.seconds) - self.seconds[table.EXCLUDED]
-
-    @property
-    def availability(self) -> float | None:
-        """Working part of what is known; None without any evidence."""
-        return self.working_s / self.known_s if self.known_s else None
-
-    @property
-    def coverage(self) -> float | None:
-        """Known part of what counts; None if nothing counts."""
-        return self.known_s / self.asked_s if self.asked_s else None
-
-    def document(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        return {
-            "availability": self.availability,
-            "coverage": self.coverage,
-            "seconds": dict(zip(term.STATES, self.seconds, strict=True)),
-            "outages": self.outages,
-        }
-
-
-@dataclass(frozen=True)
-class BoardUptime:
-    """The place of one board in a room; `room` is empty if the registry does not know it.
-
-    Attributes:
-        board: the one that held it last in the period.
-        stints: all that held it in the period, and since and until when.
-    """
-
-    board: str
-    room: str
-    tally: Tally
-    stints: tuple[Stint, ...] = ()
-
-    def document(self, zone: ZoneInfo) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        held = [
-            {
-                "board": stint.board,
-                "since": iso(stint.start_s, zone) if stint.start_s else None,
-                "until": iso(stint.end_s, zone) if stint.end_s < FOREVER_S else None,
-            }
-            for stint in self.stints
-        ]
-        return {"board": self.board, "room": self.room, "held_by": held} | self.tally.document()
-
-
-@dataclass(frozen=True)
-class SiteUptime:
-    """One site: its line to the internet, and its boards."""
-
-    site: str
-    name: str
-    line: Tally
-    boards: tuple[BoardUptime, ...]
-
-
-@dataclass(frozen=True)
-class Uptime:
-    """The uptime of sites and boards in a period.
-
-    Attributes:
-        city: its name.
-        lines: all lines together, weighted by time.
-        strangers: boards whose reports are in the store, but which the registry does not know.
-    """
-
-    city: str
-    period: Period
-    zone: ZoneInfo
-    lines: Tally
-    sites: tuple[SiteUptime, ...]
-    strangers: tuple[BoardUptime, ...]
-
-    def document(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        return {
-            "period": _period(self.period, self.zone),
-            "lines": self.lines.document(),
-            "sites": [
-                {
-                    "site": site.site,
-                    "name": site.name,
-                    "line": site.line.document(),
-                    "boards": [board.document(self.zone) for board in site.boards],
-                }
-                for site in self.sites
-            ],
-            "unregistered_boards": [
-                {"board": board.board} | board.tally.document() for board in self.strangers
-            ],
-        }
 
 
 @dataclass(frozen=True)
@@ -234,75 +119,31 @@ class PlacedOutage:
 
 @dataclass(frozen=True)
 class Outages:
-    """The outages that touch a period, with their true begin and end."""
+    """The outages that touch a period, with their true begin and end.
+
+    Attributes:
+        maintenance: the windows in the period, in which none is seen.
+    """
 
     city: str
     period: Period
     zone: ZoneInfo
     found: tuple[PlacedOutage, ...]
+    maintenance: tuple[Maintenance, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         return {
-            "period": _period(self.period, self.zone),
+            "period": self.period.document(self.zone),
             "outages": [each.document(self.zone) for each in self.found],
+            "maintenance": [each.document(self.zone) for each in self.maintenance],
         }
-
-
-def uptime(
-    city: Inventory, period: Period, site: str | None = None, excluded: Iterable[Window] = ()
-) -> Uptime:
-    """Return the uptime of every site, or of one, and of the boards there.
-
-    A revoked board is there as long as the period holds reports of it.
-
-    Raises: UsageError: no such site. StoreError: there is no store to read.
-    """
-    sites = sorted(city.sites)
-    if site:
-        city.site(site)
-        sites = [site]
-    places = {each.subject: each for each in post.posts(city)}
-    with Store(city.folder).reading() as connection:
-        ledger = Ledger(connection, period, _stints(places), excluded)
-        lines = _tallies(ledger, "line")
-        boards = _tallies(ledger, "board")
-    nothing = _nothing(period)
-    by_site: dict[str, list[BoardUptime]] = {}
-    for subject, tally in boards.items():
-        place = places.get(subject)
-        if place is None:
-            by_site.setdefault("", []).append(BoardUptime(subject, "", tally))
-            continue
-        stints = place.within(period.start_s, period.end_s)
-        board_id = stints[-1].board
-        if not city.boards[board_id].revoked or tally.known_s:
-            found_there = BoardUptime(board_id, place.room, tally, stints)
-            by_site.setdefault(place.site, []).append(found_there)
-    for there in by_site.values():
-        there.sort(key=_order)
-    found = tuple(
-        SiteUptime(
-            each, city.sites[each].name, lines.get(each, nothing), tuple(by_site.get(each, ()))
-        )
-        for each in sites
-    )
-    columns = zip([0] * len(term.STATES), *(each.line.seconds for each in found), strict=True)
-    return Uptime(
-        city.city.name,
-        period,
-        ZoneInfo(city.city.timezone),
-        Tally(tuple(map(sum, columns)), sum(each.line.outages for each in found)),
-        found,
-        () if site else tuple(by_site.get("", ())),
-    )
 
 
 def outages(
     city: Inventory,
     period: Period,
     site: str | None = None,
-    excluded: Iterable[Window] = (),
     now_s: int | None = None,
     *,
     with_evidence: bool = False,
@@ -311,22 +152,24 @@ def outages(
 
     With evidence each brings the report that began it, which has to be looked for.
 
-    Raises: UsageError: no such site. StoreError: there is no store to read.
+    Raises: UsageError: no such site. ConfigurationError: the maintenance file is wrong.
+        StoreError: there is no store to read.
     """
     if site:
         city.site(site)
     places = {each.subject: each for each in post.posts(city)}
-    windows = list(excluded)
     end_s = max(period.end_s, int(time.time()) if now_s is None else now_s)
     with Store(city.folder).reading() as connection:
         earliest = connection.execute("SELECT min(time_s) FROM report WHERE time_s > 0").fetchone()
         floor_s = (earliest[0] if earliest and earliest[0] else end_s) - _LONGEST_PERIOD_S
         start_s = period.start_s
         while True:
+            asked = Period(start_s, end_s)
+            windows = exclusion.maintenance_only(city, asked).windows
             found = [
                 each
                 for each in outage.find(
-                    Ledger(connection, Period(start_s, end_s), _stints(places), windows)
+                    Ledger(connection, asked, post.stints(places.values()), windows)
                 )
                 if each.start_s < period.end_s and each.end_s > period.start_s
             ]
@@ -337,7 +180,13 @@ def outages(
         if with_evidence:
             began = _began(connection, placed)
             placed = [replace(each, evidence=began.get(n)) for n, each in enumerate(placed)]
-    return Outages(city.city.name, period, ZoneInfo(city.city.timezone), tuple(placed))
+    return Outages(
+        city.city.name,
+        period,
+        ZoneInfo(city.city.timezone),
+        tuple(placed),
+        tuple(maintenance.holding(city, period)),
+    )
 
 
 def _began(
@@ -455,34 +304,3 @@ def _explains(line: Outage, site: str, each: Outage) -> bool:
 def layer_name(number: int) -> str:
     """Return the name of a layer, or `layer-<n>` for one from a newer board."""
     return term.LAYERS[number] if number < len(term.LAYERS) else f"layer-{number}"
-
-
-def _stints(places: Mapping[str, Post]) -> list[Stint]:
-    return [stint for place in places.values() for stint in place.stints]
-
-
-def _order(there: BoardUptime) -> tuple[str, str, int]:
-    return (there.room, there.board, there.stints[0].start_s if there.stints else 0)
-
-
-def _nothing(period: Period) -> Tally:
-    seconds = [0] * len(term.STATES)
-    seconds[table.UNKNOWN] = period.length_s
-    return Tally(tuple(seconds), 0)
-
-
-def _tallies(ledger: Ledger, kind: Kind) -> dict[str, Tally]:
-    outages_of = outage.count(ledger.intervals(kind))
-    return {
-        subject: Tally(tuple(seconds), outages_of.get(subject, 0))
-        for subject, seconds in ledger.seconds(kind).items()
-    }
-
-
-def _period(period: Period, zone: ZoneInfo) -> dict[str, Any]:
-    return {
-        "from": iso(period.start_s, zone),
-        "to": iso(period.end_s, zone),
-        "seconds": period.length_s,
-        "timezone": zone.key,
-    }

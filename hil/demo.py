@@ -23,13 +23,15 @@ from rich.table import Table
 from rich.text import Text
 
 from firmware.linkreport import table as table_of_layers
-from fleet import collect, inventory, report
+from fleet import collect, inventory, report, uptime
 from fleet.cli import fleet as fleet_cli
 from fleet.cli.output import json_option, print_document, progress, result
+from fleet.cli.uptime import show_uptime
 from fleet.errors import BenchError, NetzpulsError
 from fleet.period import Period
-from fleet.report import Outages, Uptime
+from fleet.report import Outages
 from fleet.store import Store
+from fleet.uptime import Uptime
 from hil.city import GATEWAY_ID, VirtualBoard, VirtualCity
 from hil.console import ConsoleReader
 from hil.gateway import Part
@@ -371,13 +373,13 @@ def _collect(city: VirtualCity, outcome: _Outcome, period: Period) -> None:
             "SELECT device, key_id, seq FROM report"
         ).fetchall():
             outcome.stored.setdefault(board, []).append((key_id, seq))
-    outcome.uptime = report.uptime(known, period)
+    outcome.uptime = uptime.find(known, period)
     outcome.outages = report.outages(known, period)
 
 
 def _show(outcome: _Outcome) -> None:
     if outcome.uptime and outcome.outages:
-        fleet_cli.show_uptime(outcome.uptime)
+        show_uptime(outcome.uptime)
         result.print()
         fleet_cli.show_outages(outcome.outages)
     made, stored = sum(outcome.made.values()), sum(map(len, outcome.stored.values()))

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import click
-from rich.console import Group
-from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from firmware.linkreport.table import DEGRADED, DOWN, EXCLUDED, UNKNOWN, UP
 from firmware.linkreport.term import reason_name
-from fleet import inventory, period, report
+from fleet import inventory, report
 from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
+from fleet.cli import table
+from fleet.cli.maintenance import maintenance
 from fleet.cli.output import city_option, emit, json_option, progress, result
+from fleet.cli.uptime import asked, period_options, show_maintenance, uptime
 from fleet.collect import (
     DEFAULT_PARALLEL,
     DEFAULT_TIMEOUT_S,
@@ -29,43 +26,20 @@ from fleet.collect import (
     CollectionError,
     collect,
 )
-from fleet.ledger import FOREVER_S
 from fleet.outage import Outage
-from fleet.period import Period, duration, shown
-from fleet.report import BoardUptime, Outages, PlacedOutage, Tally, Uptime
+from fleet.period import duration
+from fleet.report import Outages, PlacedOutage
 
-# As far as a table's first column gives way on a narrow terminal.
-_LEAST_COLUMNS = 10
-_UNBOUNDED_COLUMNS = 1000
-_NOTHING = "–"
 _THEN = {"silence": "then silent", "excluded": "then excluded"}
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-def _period_options(command: Decorated) -> Decorated:
-    for option in (
-        click.option("--site", metavar="S", help="Only this site."),
-        click.option(
-            "--to",
-            "end",
-            metavar="WHEN",
-            help="Until when; a date counts in full.  [default: now]",
-        ),
-        click.option(
-            "--from",
-            "start",
-            metavar="WHEN",
-            help="Since when: a date or time, in the city's time zone.  [default: 24 h before]",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.group()
 def fleet() -> None:
     """Collect reports; show uptime and outages."""
+
+
+fleet.add_command(uptime)
+fleet.add_command(maintenance)
 
 
 @fleet.command("collect")
@@ -120,13 +94,13 @@ def collect_command(
     failed = [each.gateway for each in found if each.error]
     document: dict[str, Any] = {"gateways": [each.document() for each in found]}
     if not failed:
-        emit(document, lambda: _print(_collected_table(found)), as_json)
+        emit(document, lambda: table.print_whole(_collected_table(found)), as_json)
         return 0
     error = CollectionError(
         f"{len(failed)} of {len(found)} gateways failed: {', '.join(failed)}",
         hint="what to do about each stands above; what came is kept, run the command again",
     )
-    emit(error.document() | document, lambda: _print(_collected_table(found)), as_json)
+    emit(error.document() | document, lambda: table.print_whole(_collected_table(found)), as_json)
     if not as_json:
         raise error
     return error.exit_code
@@ -134,25 +108,7 @@ def collect_command(
 
 @fleet.command()
 @city_option
-@_period_options
-@json_option
-def uptime(
-    *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
-) -> None:
-    """Show for each line and board how long it worked.
-
-    Availability is the working part of what is known; coverage says how much is known. Both are
-    rounded down, so 100 % means that no second of downtime was seen.
-    """
-    known = inventory.load(city)
-    asked = _asked(known, start, end)
-    answer = report.uptime(known, asked, site)
-    emit(answer.document(), lambda: show_uptime(answer), as_json)
-
-
-@fleet.command()
-@city_option
-@_period_options
+@period_options
 @json_option
 def outages(
     *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
@@ -165,8 +121,7 @@ def outages(
     report that began it measured.
     """
     known = inventory.load(city)
-    asked = _asked(known, start, end)
-    answer = report.outages(known, asked, site, with_evidence=as_json)
+    answer = report.outages(known, asked(known, start, end), site, with_evidence=as_json)
     emit(answer.document(), lambda: show_outages(answer), as_json)
 
 
@@ -238,10 +193,6 @@ def _line(text: str) -> None:
     result.print(text, markup=False, soft_wrap=True)
 
 
-def _asked(city: inventory.Inventory, start: str | None, end: str | None) -> Period:
-    return period.parse(start, end, ZoneInfo(city.city.timezone), int(time.time()))
-
-
 class _Display:
     """Progress of a collection on stderr: a bar on a terminal, and a line per gateway."""
 
@@ -287,33 +238,11 @@ class _Display:
             progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
 
 
-def _print(table: Table) -> None:
-    """Print a table of which nothing is cut: beyond a point the terminal breaks its lines."""
-    unbounded = result.options.update(max_width=_UNBOUNDED_COLUMNS)
-    whole = Measurement.get(result, unbounded, table).maximum
-    if not result.is_terminal and "COLUMNS" not in os.environ:
-        result.width = whole  # a file or a pipe has no width
-    else:
-        first = Measurement.get(result, unbounded, Group(*table.columns[0].cells)).maximum
-        result.width = max(result.width, whole - max(0, first - _LEAST_COLUMNS))
-    result.print(table)
-
-
-def _table(columns: Iterable[str], right: Sequence[str]) -> Table:
-    """Return a table whose first column alone gives way where the terminal is narrow."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    for number, name in enumerate(columns):
-        table.add_column(
-            name, justify="right" if name in right else "left", no_wrap=number > 0, overflow="fold"
-        )
-    return table
-
-
 def _collected_table(found: Sequence[Collected]) -> Table:
     counts = ("new", "duplicates", "refused", "lost", "seconds")
-    table = _table(("gateway", *counts, ""), counts)
+    shown = table.plain(("gateway", *counts, ""), counts)
     for each in found:
-        table.add_row(
+        shown.add_row(
             Text(each.gateway),
             f"{each.new:,}",
             f"{each.duplicates:,}",
@@ -322,112 +251,42 @@ def _collected_table(found: Sequence[Collected]) -> Table:
             f"{each.duration_s:.1f}",
             Text("failed", "bold red") if each.error else Text("good", "green"),
         )
-    return table
+    return shown
 
 
 def _alarm(count: int) -> Text:
     return Text(f"{count:,}", "bold red" if count else "")
 
 
-def _percent(part: int, whole: int, digits: int) -> str:
-    """Return a part as percent, rounded down: all but a second is never 100 %."""
-    if not whole:
-        return _NOTHING
-    scaled = part * 100 * 10**digits // whole
-    return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}} %"
-
-
-def show_uptime(answer: Uptime) -> None:
-    """Print the table of `fleet uptime`."""
-    has_excluded = any(
-        tally.seconds[EXCLUDED]
-        for site in answer.sites
-        for tally in (site.line, *(board.tally for board in site.boards))
-    )
-    states = [("up", UP), ("degraded", DEGRADED), ("down", DOWN), ("unknown", UNKNOWN)]
-    if has_excluded:
-        states.append(("excluded", EXCLUDED))
-    figures = ["available", "covered", *(name for name, _ in states), "outages"]
-    table = _table(["site · room and board", *figures], figures)
-
-    def row(name: Text, tally: Tally) -> None:
-        working = _percent(tally.working_s, tally.known_s, 3)
-        style = "bold red" if tally.seconds[DOWN] else "green" if tally.known_s else "dim"
-        table.add_row(
-            name,
-            Text(working, style),
-            _percent(tally.known_s, tally.asked_s, 1),
-            *(_hours(tally, state) for _, state in states),
-            str(tally.outages) if tally.known_s else _NOTHING,
-        )
-
-    for site in answer.sites:
-        row(Text(site.name, "bold"), site.line)
-        for board in site.boards:
-            row(Text(f"  {board.room}  {_held(board, answer.zone)}"), board.tally)
-    if len(answer.sites) > 1:
-        table.add_section()
-        row(Text("all lines", "bold"), answer.lines)
-    if answer.strangers:
-        table.add_section()
-        for board in answer.strangers:
-            row(Text(f"not registered  {board.board}"), board.tally)
-    result.print(Text(f"{answer.city}, {_span(answer.period, answer.zone)}", "bold"))
-    _print(table)
-
-
-def _held(there: BoardUptime, zone: ZoneInfo) -> str:
-    """Return who held a place: `np-2 (until 22 Nov 08:05:00 np-1)`."""
-    limits = [
-        f"until {_moment(stint.end_s, zone)} {stint.board}".removesuffix(there.board).rstrip()
-        for stint in there.stints
-        if stint.end_s < FOREVER_S
-    ]
-    return there.board + (f" ({', '.join(limits)})" if limits else "")
-
-
-def _hours(tally: Tally, state: int) -> Text:
-    seconds = tally.seconds[state]
-    style = "red" if state == DOWN else "yellow" if state == DEGRADED else ""
-    return Text(duration(seconds), style) if seconds else Text(_NOTHING, "dim")
-
-
-def _span(asked: Period, zone: ZoneInfo) -> str:
-    return f"{shown(asked.start_s, zone)} to {shown(asked.end_s, zone)}, {zone.key}"
-
-
 def show_outages(answer: Outages) -> None:
     """Print the table of `fleet outages`."""
-    result.print(Text(f"{answer.city}, {_span(answer.period, answer.zone)}", "bold"))
+    result.print(Text(f"{answer.city}, {table.span(answer.period, answer.zone)}", "bold"))
     if not answer.found:
         result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
+        show_maintenance(answer.maintenance, answer.zone)
         return
-    table = _table(("site and room", "since", "until", "length", "layer: reason"), ("length",))
+    shown = table.plain(("site and room", "since", "until", "length", "layer: reason"), ("length",))
     for each in answer.found:
         found = each.outage
         layer, reason = found.cause
-        table.add_row(
+        shown.add_row(
             _where(each),
-            _moment(found.start_s, answer.zone),
+            table.moment(found.start_s, answer.zone),
             _until(found, answer.zone),
             duration(found.length_s),
             f"{report.layer_name(layer)}: {reason_name(reason)}",
         )
-    _print(table)
+    table.print_whole(shown)
+    show_maintenance(answer.maintenance, answer.zone)
 
 
 def _until(found: Outage, zone: ZoneInfo) -> Text:
     if found.end == "ongoing":
         return Text("still down", "bold red")
-    since, until = _moment(found.start_s, zone), _moment(found.end_s, zone)
+    since, until = table.moment(found.start_s, zone), table.moment(found.end_s, zone)
     if since[:6] == until[:6]:
         until = until[7:]
     return Text(until if found.end == "recovered" else f"{until} {_THEN[found.end]}")
-
-
-def _moment(moment_s: int, zone: ZoneInfo) -> str:
-    """Return a moment without its year, which the heading shows: `22 Nov 08:05:00`."""
-    return f"{datetime.fromtimestamp(moment_s, zone):%d %b %H:%M:%S}"
 
 
 def _where(each: PlacedOutage) -> Text:

@@ -49,8 +49,16 @@ def print_document(document: Mapping[str, Any]) -> None:
     Raises: OutputError: it cannot be written. BrokenPipeError: nobody reads it.
     """
     plain = sys.stdout.encoding.lower() != "utf-8"
+    print_text(json.dumps(document, ensure_ascii=plain, indent=2, default=str) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Print a text for programs on stdout, as it is.
+
+    Raises: OutputError: it cannot be written. BrokenPipeError: nobody reads it.
+    """
     try:
-        sys.stdout.write(json.dumps(document, ensure_ascii=plain, indent=2, default=str) + "\n")
+        sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         raise

@@ -28,7 +28,9 @@ from fleet.inventory.measurement import (
     TlsTarget,
 )
 from fleet.inventory.network import Gateway, Jump, Portal, Wlan
-from fleet.inventory.place import City, District, Site
+from fleet.inventory.place import City, District, Site, SiteKind
+from fleet.inventory.sla import Sla
+from fleet.inventory.subject import Subject
 
 __all__ = [
     "ALWAYS",
@@ -58,7 +60,10 @@ __all__ = [
     "Role",
     "Service",
     "Site",
+    "SiteKind",
+    "Sla",
     "Stay",
+    "Subject",
     "Thresholds",
     "Throughput",
     "TlsTarget",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from fleet import document
 from fleet.errors import ConfigurationError, UsageError
-from fleet.inventory import fault
+from fleet.inventory import fault, subject
 from fleet.inventory.board import Board
 from fleet.inventory.calendar import ALWAYS, Calendar, Land
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, RegistryFile
@@ -17,6 +17,8 @@ from fleet.inventory.hardware import Hardware
 from fleet.inventory.measurement import Service
 from fleet.inventory.network import Gateway, Jump, Wlan
 from fleet.inventory.place import District, Site
+from fleet.inventory.sla import Sla
+from fleet.inventory.subject import Subject
 
 SECRETS_FOLDER = "secrets"
 
@@ -25,7 +27,7 @@ class Inventory:
     """A city's inventory and registry, read and checked as one.
 
     Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
-        `wlans`, `hardware`, `calendars`, `boards`; `city` and `measurement`.
+        `wlans`, `hardware`, `calendars`, `boards`; `city`, `measurement` and `slas`.
     """
 
     def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
@@ -39,6 +41,7 @@ class Inventory:
         self.jumps: Mapping[str, Jump] = file.jump
         self.sites: Mapping[str, Site] = file.site
         self.calendars: Mapping[str, Calendar] = file.calendar
+        self.slas: Sequence[Sla] = file.sla
         self.boards: Mapping[str, Board] = registry.board
 
     @property
@@ -84,6 +87,23 @@ class Inventory:
                 f"no gateway {gateway_id!r} in {self.folder / INVENTORY_FILE}",
                 hint=f"gateways there: {', '.join(sorted(self.gateways)) or 'none'}",
             ) from None
+
+    def subject(self, text: str) -> Subject:
+        """Return what somebody named, such as `site/goethe-schule`; see fleet/inventory/subject.py.
+
+        Raises: UsageError: there is no such thing, or there are two.
+        """
+        return subject.parse(text, self.districts, self.sites, self.boards)
+
+    def sla_of(self, told: Subject) -> Sla | None:
+        """Return what was promised of a subject: its own before that of its site's kind."""
+        for each in self.slas:
+            if each.subject and self.subject(each.subject).figure == told.figure:
+                return each
+        if told.figure.kind != "line":
+            return None
+        kind = self.sites[told.id].kind
+        return next((each for each in self.slas if each.kind == kind), None)
 
     def calendar(self, calendar_id: str) -> Calendar:
         """Return a calendar.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from fleet.errors import UsageError
+from fleet.inventory import subject
+from fleet.inventory.calendar import ALWAYS
 from fleet.inventory.file import REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import LAN_PINS, NO_HARDWARE
 from fleet.inventory.place import Site
@@ -16,6 +19,7 @@ def find(file: InventoryFile, registry: RegistryFile) -> list[str]:
         *_unfit_services(file),
         *_unfit_hardware(file),
         *_unfit_calendars(file),
+        *_unfit_slas(file, registry),
         *_dangling_boards(file, registry),
     ]
 
@@ -112,6 +116,28 @@ def _unfit_calendars(file: InventoryFile) -> list[str]:
                 f"site.{site_id}.land"
             )
     return faults
+
+
+def _unfit_slas(file: InventoryFile, registry: RegistryFile) -> list[str]:
+    faults = []
+    promised: Counter[str] = Counter()
+    for number, sla in enumerate(file.sla, 1):
+        place = f"sla {number}"
+        if (sla.kind is None) == (sla.subject is None):
+            faults.append(f"{place}: it is for a kind of site or for a subject")
+            continue
+        if sla.calendar not in {None, ALWAYS, *file.calendar}:
+            faults.append(f"{place}.calendar: there is no [calendar.{sla.calendar}]")
+        if sla.subject is None:
+            promised[f"kind {sla.kind}"] += 1
+            continue
+        try:
+            told = subject.parse(sla.subject, file.district, file.site, registry.board)
+        except UsageError as error:
+            faults.append(f"{place}.subject: {error.message}")
+            continue
+        promised[str(told.figure)] += 1
+    return faults + [f"sla: {what} has two" for what, count in promised.items() if count > 1]
 
 
 def _dangling_boards(file: InventoryFile, registry: RegistryFile) -> list[str]:

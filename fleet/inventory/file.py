@@ -14,6 +14,7 @@ from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
 from fleet.inventory.network import Gateway, Jump, Wlan
 from fleet.inventory.place import City, District, Site
+from fleet.inventory.sla import Sla
 
 INVENTORY_FILE = "inventory.toml"
 REGISTRY_FILE = "registry.toml"
@@ -32,6 +33,7 @@ class InventoryFile(Table):
     jump: dict[Id, Jump] = Field(default_factory=dict)
     hardware: dict[Id, Hardware] = Field(default_factory=dict)
     calendar: dict[Id, Calendar] = Field(default_factory=dict)
+    sla: list[Sla] = Field(default_factory=list)
 
 
 class RegistryFile(Table):

@@ -30,6 +30,9 @@ class City(Table):
     land: Land | None = None
 
 
+SiteKind = Literal["school", "hotspot", "office"]
+
+
 class District(Table):
     """A part of the city."""
 
@@ -49,7 +52,7 @@ class Site(Table):
     """
 
     name: str
-    kind: Literal["school", "hotspot", "office"] = "school"
+    kind: SiteKind = "school"
     district: Id
     gateway: Id
     wlan: Id

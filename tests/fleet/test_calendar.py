@@ -221,8 +221,7 @@ def test_a_citys_own_file_goes_before_what_is_shipped(tmp_path: Path) -> None:
         ("{ name = 'A', first = 2026-02-02, last = 2026-02-01 }", "end before that"),
         ("{ name = 'A', first = 2025-02-02, last = 2025-02-03 }", "are not within"),
         (
-            "{ name = 'A', first = 2026-02-01, last = 2026-02-05 }, "
-            "{ name = 'B', first = 2026-02-05, last = 2026-02-06 }",
+            "{name='A',first=2026-02-01,last=2026-02-05},{name='B',first=2026-02-05,last=2026-02-06}",
             "begin before the holidays above end",
         ),
         ("{ name = 'A', first = '2026-02-01', last = 2026-02-05 }", "valid date"),

@@ -25,15 +25,23 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
-    full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 7
+    full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9.]+ = .*)", r"\1", plain, flags=re.MULTILINE)
+    assert full.count("\n[") == plain.count("\n[") + 10
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
     after = inventory.load(tmp_path)
-    assert after.city == before.city
-    own_services = before.sites["goethe-schule"].model_copy(update={"service": []})
-    assert after.sites == {**before.sites, "goethe-schule": own_services}
+    assert after.city == before.city.model_copy(update={"land": "NI"})
+    own = {"service": [], "calendar": "teaching", "land": "NI"}
+    goethe = before.sites["goethe-schule"].model_copy(update=own)
+    assert after.sites == {**before.sites, "goethe-schule": goethe}
+    assert list(after.calendars) == ["teaching", "market"]
+    hours = after.calendars["teaching"].hours
+    assert hours.of_weekday(0) == ((28_200, 33_600), (34_800, 40_200), (41_400, 46_800))
+    assert hours.of_weekday(4) == hours.of_weekday(0)[:2]
+    assert after.calendars["market"].hours.of_weekday(6) == ((36_000, 86_400),)
+    sla = inventory.Sla(kind="school", availability_percent=99.5, calendar="teaching")
+    assert after.slas == [sla]
     added = {
         "roots": "roots.pem",
         "target": [inventory.TlsTarget(host="one.example.org", address="203.0.113.82")],
@@ -78,7 +86,9 @@ def test_every_key_is_in_the_example() -> None:
         inventory.Jump,
         inventory.Gateway,
         inventory.Site,
+        inventory.Calendar,
+        inventory.Sla,
     )
     for table in tables:
         for key in table.model_fields:
-            assert re.search(rf"\b{key}\b( =|\])", text), f"{table.__name__}.{key}"
+            assert re.search(rf"\b{key}\b( =|\]|\.\w+ =)", text), f"{table.__name__}.{key}"

@@ -12,7 +12,7 @@ import tomli_w
 
 import fleet.cli
 from firmware.linkreport import table
-from fleet import inventory, report
+from fleet import inventory, report, uptime
 from fleet.inventory import Inventory
 from fleet.ledger import FOREVER_S, Stint
 from fleet.period import Period
@@ -78,7 +78,7 @@ def test_a_room_goes_on_with_the_board_that_replaced_another(
             (new, [*new.series(_s(0), 30, **LINE_CUT), *new.series(_s(30), 30)]),
         ],
     )
-    goethe, hotspot = report.uptime(city, HOUR).sites
+    goethe, hotspot = uptime.find(city, HOUR).sites
     room, _ = goethe.boards
     assert (room.board, room.room) == (new.id, "101")
     assert room.tally.seconds[table.UP] == 3600
@@ -93,7 +93,7 @@ def test_a_room_goes_on_with_the_board_that_replaced_another(
     assert before.tally.seconds[table.UNKNOWN] == 1800
     assert hotspot.line.seconds[table.DOWN] == 1800
     # Later nobody hangs there: the place is no more, and not "unknown" for ever.
-    assert [b.room for b in report.uptime(city, Period(_s(30), LATER_S)).sites[1].boards] == ["202"]
+    assert [b.room for b in uptime.find(city, Period(_s(30), LATER_S)).sites[1].boards] == ["202"]
 
 
 def test_a_moved_board_takes_none_of_its_past_along(town: Moving) -> None:
@@ -105,7 +105,7 @@ def test_a_moved_board_takes_none_of_its_past_along(town: Moving) -> None:
     }
     city = town.write()
     fill_store(city, [(board, [*board.series(_s(0), 20, **LINE_CUT), *board.series(_s(20), 40)])])
-    goethe, hotspot = report.uptime(city, HOUR).sites
+    goethe, hotspot = uptime.find(city, HOUR).sites
     assert [(b.room, b.tally.seconds[table.DOWN]) for b in goethe.boards] == [
         ("101", 1200),
         ("102", 0),

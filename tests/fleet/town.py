@@ -14,11 +14,13 @@ import tomli_w
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
 from firmware.linkreport.seal import Seal
-from fleet import inventory
+from fleet import inventory, maintenance
 from fleet.gateway import intake, settings
 from fleet.gateway.database import Database
 from fleet.gateway.settings import Folder
 from fleet.inventory import Inventory
+from fleet.maintenance import Kind, Maintenance, Wish
+from fleet.period import Period
 from fleet.store import Cursor, Store, Verified
 
 DAY_S = 1_763_769_600  # 2025-11-22T00:00:00Z
@@ -97,6 +99,7 @@ class Town:
         self.gateways: dict[str, dict[str, Any]] = {}
         self.jumps: dict[str, dict[str, Any]] = {}
         self.calendars: dict[str, dict[str, Any]] = {}
+        self.slas: list[dict[str, Any]] = []
         for number, site in enumerate(sites, 1):
             rooms = [f"{number}01", f"{number}02"]
             self.sites[site] = {
@@ -129,10 +132,11 @@ class Town:
                 "internet": {"host": "probe.example"} | target,
             },
             "wlan": {"school": {"ssid": "Schule"}},
-            "district": {"mitte": {"name": "Mitte"}},
+            "district": {"mitte": {"name": "Mitte"}, "nord": {"name": "Nord"}},
             "gateway": self.gateways,
             "jump": self.jumps,
             "calendar": self.calendars,
+            "sla": self.slas,
             "site": self.sites,
         }
         (self.folder / "inventory.toml").write_text(tomli_w.dumps(document))
@@ -170,6 +174,12 @@ def fill_store(city: Inventory, reports: Iterable[tuple[TestBoard, Iterable[byte
         for board, raws in reports:
             items = [verified(board, raw) for raw in raws]
             writer.ingest("gw-1", Cursor("database", len(items)), items)
+
+
+def maintain(city: Inventory, kind: Kind, subject: str, start_s: int, end_s: int) -> Maintenance:
+    """Enter a maintenance window, a day after it ended."""
+    wish = Wish(kind, subject, Period(start_s, end_s), "a new switch", "Erika Muster")
+    return maintenance.add(city, wish, datetime.fromtimestamp(end_s + 86_400, UTC))
 
 
 def fill_gateway(folder: Path, gateway_id: str, reports: Iterable[tuple[TestBoard, bytes]]) -> None:
