@@ -15,7 +15,7 @@ _BITS_PER_BYTE = 10
 
 def files(flash: Path, image: Path) -> dict[str, bytes]:
     """Return what the desk has put into the file system of a board's flash file."""
-    vfs = application.load(image).file_system
+    vfs = application.load(image).file_system()
     content = flash.read_bytes()[vfs.offset : vfs.offset + vfs.size]
     found = read_files(content)
     return {name: each for name, each in found.items() if not name.startswith("spool/")}
@@ -24,7 +24,7 @@ def files(flash: Path, image: Path) -> dict[str, bytes]:
 def regions(image: Path, files: dict[str, bytes]) -> list[Region]:
     """Return what must be written onto a blank board, and nothing else."""
     loaded = application.load(image)
-    vfs = loaded.file_system
+    vfs = loaded.file_system()
     extents = disk.fresh(files, vfs.size)
     return [*loaded.regions, *(Region.of(vfs.offset + e.offset, e.content) for e in extents)]
 

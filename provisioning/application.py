@@ -2,9 +2,11 @@
 
 One file holds boot loader, partition table and application, and starts at the flash address at
 which the chip's ROM looks for the boot loader. Everything else that has to be known of the flash is
-read from its partition table.
+read from its partition table. Since 1.26 that names no place for files any more: MicroPython takes
+what the flash has behind the last partition.
 
-Source: ESP-IDF, "Partition Tables" and "Firmware Image Format".
+Source: ESP-IDF, "Partition Tables" and "Firmware Image Format"; MicroPython, ports/esp32/main.c
+(boardctrl_startup) and modules/flashbdev.py.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import hashlib
 import operator
 import struct
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,9 @@ _ENTRY = struct.Struct("<2sBBII16sI")
 _ENTRY_MAGIC = b"\xaa\x50"
 _DIGEST_MAGIC = b"\xeb\xeb" + b"\xff" * 14
 _APPLICATION, _DATA = 0, 1
-_NVS = 2
+_NVS, _FAT = 2, 0x81
+_FILES = ("vfs", "ffat")  # the labels that MicroPython looks for
+LEAST_FLASH_BYTES = 4 << 20
 OTA = 0  # subtype of the partition that says which application starts
 
 # The application's own description, at the start of its first segment.
@@ -76,7 +81,7 @@ class Application:
     sha256: str
     version: str
     stand_in: bool
-    file_system: Partition
+    partitions: tuple[Partition, ...]
     data: tuple[Partition, ...]
     regions: tuple[Region, ...] = field(repr=False)
 
@@ -85,10 +90,18 @@ class Application:
         """The flash address behind the image."""
         return self.chip.start + len(self.content)
 
+    def file_system(self, flash_bytes: int = LEAST_FLASH_BYTES) -> Partition:
+        """Return where its files are on a board with so much flash, at least `flash_bytes`."""
+        found = file_system(self.partitions, max(flash_bytes, LEAST_FLASH_BYTES))
+        if found is None:  # an image without is refused when it is read
+            raise ImageError(f"{self.path} has no room for files", hint=_HINT)
+        return found
+
     @property
     def flash_bytes(self) -> int:
         """How much flash a board needs."""
-        return self.file_system.offset + self.file_system.size
+        least = self.file_system()
+        return least.offset + least.size
 
     def document(self) -> dict[str, Any]:
         """Return what it is as `--json` prints it."""
@@ -139,11 +152,13 @@ def _parse(path: Path, content: bytes) -> Application:
     if not applications:
         raise _DamagedError("its partition table names no application")
     _check_firmware(content, applications[0].offset - chip.start, "application", chip)
-    file_system = next((p for p in partitions if p.label == "vfs"), None)
-    data = tuple(p for p in partitions if p.type == _DATA and p is not file_system)
-    if file_system is None or not any(p.subtype == _NVS for p in data):
-        raise _DamagedError("its partition table names no vfs or no nvs partition")
-    if chip.start + len(content) > file_system.offset:
+    files = file_system(partitions, LEAST_FLASH_BYTES)
+    data = tuple(p for p in partitions if p.type == _DATA and p is not files)
+    if files is None:
+        raise _DamagedError("its partition table leaves no room for files (vfs)")
+    if not any(p.subtype == _NVS for p in data):
+        raise _DamagedError("its partition table names no nvs partition")
+    if chip.start + len(content) > files.offset:
         raise _DamagedError("it reaches into its own vfs partition")
     project, version = _description(content, applications[0].offset - chip.start)
     return Application(
@@ -153,7 +168,7 @@ def _parse(path: Path, content: bytes) -> Application:
         sha256=hashlib.sha256(content).hexdigest(),
         version=version,
         stand_in=project == _STAND_IN,
-        file_system=file_system,
+        partitions=tuple(partitions),
         data=data,
         regions=_regions(content, chip.start, data),
     )
@@ -184,6 +199,24 @@ def partitions(table: bytes) -> list[Partition]:
         return _partitions(table)
     except _DamagedError as damage:
         raise ImageError(str(damage), hint=_HINT) from None
+
+
+def file_system(partitions: Sequence[Partition], flash_bytes: int) -> Partition | None:
+    """Return where MicroPython keeps its files, None if nowhere.
+
+    Args:
+        partitions: those of the table.
+        flash_bytes: how much flash the board has.
+    """
+    for label in _FILES:
+        for each in partitions:
+            if each.type == _DATA and each.label == label:
+                return each
+    start = max((each.offset + each.size for each in partitions), default=0)
+    has_application = any(each.type == _APPLICATION for each in partitions)
+    if not has_application or start >= flash_bytes:
+        return None
+    return Partition(_FILES[0], _DATA, _FAT, start, flash_bytes - start)
 
 
 def _partitions(table: bytes) -> list[Partition]:

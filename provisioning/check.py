@@ -190,7 +190,7 @@ class _Checking:
         except ImageError as error:
             self._note("MicroPython", False, error.message)
             return None
-        vfs = next((each for each in partitions if each.label == "vfs"), None)
+        vfs = application.file_system(partitions, session.flash_bytes)
         if vfs is None:
             self._note("MicroPython", False, "there is none: the board is blank, or another's")
         elif self._image is None:

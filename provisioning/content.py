@@ -40,20 +40,21 @@ class Flash(Protocol):
 
 
 def found(
-    flash: Flash, application: Application, likely: Mapping[str, bytes]
+    flash: Flash, application: Application, partition: Partition, likely: Mapping[str, bytes]
 ) -> GuardedDisk | None:
     """Open the file system of a board as it is, None if there is none that can be kept.
 
     Args:
         flash: the board's.
         application: what it is to run; another partition table keeps nothing.
+        partition: where its files are.
         likely: files that the board may hold just so; they are compared by digest and not read.
     """
     table = application.content[TABLE_ADDRESS - application.chip.start :][:TABLE_BYTES]
     if flash.read(TABLE_ADDRESS, len(table)) != table:
         return None
     try:
-        return opened(flash, application.file_system, likely)
+        return opened(flash, partition, likely)
     except DiskError:
         return None
 

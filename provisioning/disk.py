@@ -151,7 +151,7 @@ def fresh(files: Mapping[str, bytes], size: int) -> list[Extent]:
         raise ImageError(
             f"{len(files)} files with {total} bytes do not fit the board's file system "
             f"of {size} bytes ({error})",
-            hint="the image's vfs partition is too small: take the official ESP32_GENERIC",
+            hint="the image leaves too little room for files: take the official ESP32_GENERIC",
         ) from None
     return disk.changes()
 

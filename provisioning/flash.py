@@ -127,7 +127,7 @@ class Plan:
 
     def writes(self) -> list[dict[str, Any]]:
         """Return what may be written and where, as `--json` prints it."""
-        vfs = self.application.file_system
+        vfs = self.application.file_system()
         return [
             {
                 "what": "application",
@@ -327,9 +327,11 @@ class _Flashing:
                 journal.save(request.city, pending)
                 files = self._files(pending, hardware, hash_key, ca)
                 kept = content.updated(there, files) if pending.keeps and there else None
-                extents = disk.fresh(files, parts.file_system.size) if kept is None else kept
-                start = parts.file_system.offset
-                file_system = [Region.of(start + each.offset, each.content) for each in extents]
+                place = parts.file_system(session.flash_bytes)
+                extents = disk.fresh(files, place.size) if kept is None else kept
+                file_system = [
+                    Region.of(place.offset + each.offset, each.content) for each in extents
+                ]
             is_new = self._write(session, "application", parts.regions)
             # What an earlier life left there would be taken for this one's. The settings of a
             # board that goes on are its own; which application starts is the new one's.
@@ -391,7 +393,8 @@ class _Flashing:
             self._board, known.key_id, stored, _der(certificate), bytes(content.PRIVATE_KEY_BYTES)
         )
         likely = self._files(pending, hardware, hash_key, ca)
-        return content.found(session, self._plan.application, likely)
+        loaded = self._plan.application
+        return content.found(session, loaded, loaded.file_system(session.flash_bytes), likely)
 
     def _identity(self, known: Board | None, there: GuardedDisk | None, ca: Authority) -> Pending:
         """Return who the board is to be: who it is, whom a run that was cut made it, or new."""

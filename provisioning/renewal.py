@@ -262,7 +262,7 @@ class _Renewing:
             there = application.partitions(session.read(TABLE_ADDRESS, TABLE_BYTES))
         except ImageError:
             there = []
-        found = next((each for each in there if each.label == "vfs"), None)
+        found = application.file_system(there, session.flash_bytes)
         if found is None:
             raise RenewalError(
                 f"{self._board} on {self._port} holds no MicroPython",

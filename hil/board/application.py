@@ -3,15 +3,16 @@
     netzpuls lab image stand-in.bin
     esptool --port PATH --baud 921600 write-flash 0x1000 stand-in.bin
 
-It has the official image's layout, size and entropy, so that flashing it takes as long;
-boot ROM and esptool accept it. It holds no program: the virtual board runs the real unix
-MicroPython in its place, and a real board would not start.
+It has the layout (that since 1.26), size and entropy of the official image, so that flashing it
+takes as long; boot ROM and esptool accept it. It holds no program: the virtual board runs the
+real unix MicroPython in its place, and a real board would not start.
 """
 
 from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 
 from hil.board.image import (
     APP,
@@ -21,7 +22,6 @@ from hil.board.image import (
     DIGEST_MAGIC,
     EXTENDED_HEADER,
     FACTORY,
-    FAT,
     HEADER,
     IMAGE_MAGIC,
     NVS,
@@ -42,7 +42,6 @@ PARTITIONS = (
     Partition(DATA, NVS, 0x9000, 0x6000, "nvs"),
     Partition(DATA, PHY, 0xF000, 0x1000, "phy_init"),
     Partition(APP, FACTORY, 0x10000, 0x1F0000, "factory"),
-    Partition(DATA, FAT, 0x200000, 0x200000, "vfs"),
 )
 
 _APPLICATION_ADDRESS = 0x10000
@@ -55,11 +54,11 @@ _ZERO_BELOW = 127
 _ENTROPY = bytes(byte if byte >= _ZERO_BELOW else 0 for byte in range(256))
 
 
-def build_image(seed: str = "netzpuls") -> bytes:
+def build_image(seed: str = "netzpuls", partitions: Sequence[Partition] = PARTITIONS) -> bytes:
     """Return the image, to be written at 0x1000; the same bytes for the same seed."""
     parts = {
         BOOTLOADER_ADDRESS: _bootloader(seed),
-        TABLE_ADDRESS: _table(),
+        TABLE_ADDRESS: _table(partitions),
         _APPLICATION_ADDRESS: _application(seed),
     }
     end = max(address + len(data) for address, data in parts.items())
@@ -113,8 +112,8 @@ def _image(segments: list[tuple[int, bytes]]) -> bytes:
     return bytes(out + hashlib.sha256(out).digest())
 
 
-def _table() -> bytes:
-    entries = b"".join(partition.pack() for partition in PARTITIONS)
+def _table(partitions: Sequence[Partition]) -> bytes:
+    entries = b"".join(partition.pack() for partition in partitions)
     digest = hashlib.md5(entries, usedforsecurity=False).digest()
     return entries + struct.pack("<H14s", DIGEST_MAGIC, b"\xff" * 14) + digest
 

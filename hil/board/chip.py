@@ -15,7 +15,7 @@ from typing import Any
 from hil.board.antenna import NO_ADDRESSES
 from hil.board.ethernet import Ethernet
 from hil.board.flash import Flash
-from hil.board.image import DATA, FAT, NotBootableError, Partition, check_bootable
+from hil.board.image import NotBootableError, Partition, check_bootable, file_system
 from hil.board.line import Line
 from hil.board.nvs import Nvs, NvsError
 from hil.board.run import Interpreter, Request, RequestError
@@ -234,9 +234,7 @@ class Chip:
         return stations if stations != NO_ADDRESSES[3] else self._ethernet.addresses[3]
 
     def _start_state(self, _request: Request) -> Request:
-        disk = next((p for p in self._partitions if p.label == "vfs"), None) or next(
-            (p for p in self._partitions if (p.kind, p.subtype) == (DATA, FAT)), None
-        )
+        disk = file_system(self._partitions)
         timing = self._flash.timing
         return {
             "address": disk.address if disk else 0,
@@ -288,7 +286,9 @@ class Chip:
         self.run(Cause.WATCHDOG)
 
     def _list_partitions(self, _request: Request) -> list[list[int | str]]:
-        return [[p.kind, p.subtype, p.address, p.size, p.label] for p in self._partitions]
+        files = file_system(self._partitions)
+        made = [files] if files and files not in self._partitions else []
+        return [[p.kind, p.subtype, p.address, p.size, p.label] for p in [*self._partitions, *made]]
 
     def _nvs_do(self, request: Request, operation: str) -> Any:
         if self._nvs is None:

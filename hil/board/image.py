@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hil.board.flash import SIZE_BYTES, Flash
@@ -70,6 +71,22 @@ def check_bootable(flash: Flash) -> list[Partition]:
             "E (90) boot: No bootable app partitions in the partition table"
         )
     return partitions
+
+
+def file_system(partitions: Sequence[Partition]) -> Partition | None:
+    """Return where MicroPython keeps its files.
+
+    Where the table does not name a place it is the rest of the flash, as it makes it itself since
+    1.26 (ports/esp32/main.c, boardctrl_startup).
+    """
+    for label in ("vfs", "ffat"):
+        for each in partitions:
+            if each.kind == DATA and each.label == label:
+                return each
+    start = max((each.address + each.size for each in partitions), default=SIZE_BYTES)
+    if start >= SIZE_BYTES:
+        return None
+    return Partition(DATA, FAT, start, SIZE_BYTES - start, "vfs")
 
 
 def read_partitions(flash: Flash) -> list[Partition]:

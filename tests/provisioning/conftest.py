@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hil.board.application import build_image
+from hil.board.application import PARTITIONS, build_image
+from hil.board.image import DATA, FAT, Partition
 from provisioning.flash import FlashRequest
 from tests.provisioning import bench
 from tests.provisioning.bench import WLAN_KEY, Board
@@ -57,6 +58,9 @@ rooms = ["1"]
 """
 
 
+VFS = Partition(DATA, FAT, 0x200000, 0x200000, "vfs")
+
+
 @pytest.fixture
 def city(tmp_path: Path) -> Path:
     folder = tmp_path / "city"
@@ -65,6 +69,14 @@ def city(tmp_path: Path) -> Path:
     (folder / "secrets" / ".gitignore").write_text("*\n")
     (folder / "secrets" / "wlan.toml").write_text(f'[key]\nschool = "{WLAN_KEY}"\n')
     return folder
+
+
+@pytest.fixture(scope="session")
+def older_stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return one as images were before 1.26: their partition table names the place for files."""
+    path = tmp_path_factory.mktemp("image") / "older.bin"
+    path.write_bytes(build_image(partitions=(*PARTITIONS, VFS)))
+    return path
 
 
 @pytest.fixture(scope="session")

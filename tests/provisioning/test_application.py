@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioning import application
+from provisioning.application import Partition
 from provisioning.chip import CHIPS, ESP32, Chip
 from provisioning.errors import ImageError
 
@@ -26,7 +27,8 @@ def test_a_stand_in_is_read_and_named(stand_in: Path) -> None:
     assert loaded.stand_in
     assert loaded.version == "stand-in, not MicroPython"
     assert loaded.sha256 == hashlib.sha256(stand_in.read_bytes()).hexdigest()
-    assert (loaded.file_system.offset, loaded.file_system.size) == (0x200000, 0x200000)
+    files = loaded.file_system()
+    assert (files.offset, files.size) == (0x200000, 0x200000)
     assert [(p.label, p.offset, p.size) for p in loaded.data] == [
         ("nvs", 0x9000, 0x6000),
         ("phy_init", 0xF000, 0x1000),
@@ -37,6 +39,30 @@ def test_a_stand_in_is_read_and_named(stand_in: Path) -> None:
         (0x10000, content[0xF000:]),
     ]
     assert loaded.flash_bytes == 4 * 1024 * 1024
+
+
+def test_files_are_where_the_table_says_or_behind_the_rest(
+    stand_in: Path, older_stand_in: Path
+) -> None:
+    newer, older = application.load(stand_in), application.load(older_stand_in)
+    assert [each.label for each in newer.partitions] == ["nvs", "phy_init", "factory"]
+    assert older.partitions == (*newer.partitions, newer.file_system())
+    assert newer.flash_bytes == older.flash_bytes == 4 << 20
+    assert (older.data, older.regions[1].content) == (newer.data, newer.regions[1].content)
+    for flash_mib in (4, 8, 16):
+        files = newer.file_system(flash_mib << 20)
+        assert (files.offset, files.size) == (2 << 20, (flash_mib - 2) << 20)
+        assert older.file_system(flash_mib << 20).size == 2 << 20
+
+
+def test_a_table_that_leaves_no_room_has_no_file_system() -> None:
+    nvs = Partition("nvs", 1, 2, 0x9000, 0x6000)
+    factory = Partition("factory", 0, 0, 0x10000, 0x3F0000)
+    assert application.file_system([], 4 << 20) is None
+    assert application.file_system([nvs], 4 << 20) is None
+    assert application.file_system([nvs, factory], 4 << 20) is None
+    other = Partition("ffat", 1, 0x81, 0x400000, 0x100000)
+    assert application.file_system([nvs, factory, other], 16 << 20) == other
 
 
 def image_for(chip: Chip, content: bytes) -> bytes:
@@ -128,8 +154,10 @@ def test_an_image_without_digest_is_checked_by_its_checksum(stand_in: Path, tmp_
     assert "its boot loader is damaged" in _refused(path, bytes(content))
 
 
-def test_a_partition_table_without_vfs_is_refused(stand_in: Path, tmp_path: Path) -> None:
-    content = bytearray(stand_in.read_bytes())
+def test_a_partition_table_that_leaves_no_room_is_refused(
+    older_stand_in: Path, tmp_path: Path
+) -> None:
+    content = bytearray(older_stand_in.read_bytes())
     entries = content[0x7000:0x7080].replace(b"vfs", b"abc")
     content[0x7000:0x7080] = entries
     content[0x7090:0x70A0] = hashlib.md5(entries, usedforsecurity=False).digest()

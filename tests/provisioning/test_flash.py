@@ -185,6 +185,15 @@ def test_a_file_system_that_lies_is_made_anew(request_: FlashRequest, board: Boa
         assert files | image.agent_files() == files
 
 
+def test_an_image_that_names_the_place_for_files(
+    request_: FlashRequest, board: Board, older_stand_in: Path
+) -> None:
+    older = replace(request_, image=older_stand_in)
+    assert flash_board(older).entry.key_id == 1
+    assert flash_board(older).entry.key_id == 1
+    assert "config.json" in bench.files(board)
+
+
 def test_hardware_is_kept_in_the_registry(request_: FlashRequest, board: Board) -> None:
     path = request_.city / "inventory.toml"
     path.write_text(path.read_text() + "[hardware.lamp]\nlight = 4\n")
@@ -213,11 +222,11 @@ def test_settings_that_the_image_does_not_cover_are_erased(
     request_: FlashRequest, board: Board, stand_in: Path, tmp_path: Path
 ) -> None:
     content = bytearray(stand_in.read_bytes())
-    table = content[0x7000:0x7080].replace(
+    table = content[0x7000:0x7060].replace(
         (0x9000).to_bytes(4, "little"), (0x1F0000).to_bytes(4, "little")
     )
-    content[0x7000:0x7080] = table
-    content[0x7090:0x70A0] = hashlib.md5(table, usedforsecurity=False).digest()
+    content[0x7000:0x7060] = table
+    content[0x7070:0x7080] = hashlib.md5(table, usedforsecurity=False).digest()
     path = tmp_path / "other.bin"
     path.write_bytes(content)
     board.flash.program(0x1F0000, b"\0" * 0x6000)
