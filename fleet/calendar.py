@@ -123,7 +123,7 @@ def why_not(found: Schedule, moment_s: int, zone: ZoneInfo) -> str:
     if included(found, Period(moment_s, moment_s + 1), zone):
         return ""
     _, why = found.on(datetime.fromtimestamp(moment_s, zone).date())
-    return why or "outside its hours"
+    return why or "outside the hours of that day"
 
 
 def _offsets(period: Period, zone: ZoneInfo) -> Iterator[tuple[int, int, int]]:

@@ -16,9 +16,9 @@ from firmware.linkreport.term import reason_name
 from fleet import inventory, report
 from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
 from fleet.cli import table
-from fleet.cli.maintenance import maintenance
+from fleet.cli.maintenance import maintenance, show_maintenance
 from fleet.cli.output import city_option, emit, json_option, progress, result
-from fleet.cli.uptime import asked, period_options, show_maintenance, uptime
+from fleet.cli.uptime import asked, period_options, uptime
 from fleet.collect import (
     DEFAULT_PARALLEL,
     DEFAULT_TIMEOUT_S,

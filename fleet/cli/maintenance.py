@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,20 @@ def list_command(*, city: Path, with_withdrawn: bool, as_json: bool) -> None:
     found = [each for each in windows.load(known) if with_withdrawn or not each.withdrawn]
     document = {"maintenance": [each.document(zone) for each in found]}
     emit(document, lambda: _show(found, zone), as_json)
+
+
+def show_maintenance(found: Iterable[Maintenance], zone: ZoneInfo) -> None:
+    """Print which windows do not count, by whom they were entered and why."""
+    for each in found:
+        start_s, end_s = each.period.start_s, each.period.end_s
+        when = f"{table.moment(start_s, zone)} to {table.moment(end_s, zone)}"
+        entered = f"{each.entered.astimezone(zone):%d %b %Y}"
+        late = ", afterwards" if each.afterwards else ""
+        for line in (
+            f"maintenance {each.number}: {' '.join(each.subject)}, {when}",
+            f"  {each.reason} ({each.entered_by}, {entered}{late})",
+        ):
+            result.print(line, markup=False, soft_wrap=True)
 
 
 def _subject(site: str | None, board: str | None, gateway: str | None) -> tuple[Kind, str]:

@@ -20,11 +20,12 @@ from firmware.linkreport.term import STATES
 from fleet import inventory, period
 from fleet import uptime as figures
 from fleet.cli import table
+from fleet.cli.explain import explain
+from fleet.cli.maintenance import show_maintenance
 from fleet.cli.output import city_option, emit, json_option, print_text, result
 from fleet.errors import UsageError
 from fleet.inventory import ALWAYS, Subject
 from fleet.ledger import FOREVER_S
-from fleet.maintenance import Maintenance
 from fleet.period import Period, duration, iso
 from fleet.tally import Tally, Verdict
 from fleet.uptime import BoardUptime, Row, Uptime
@@ -88,6 +89,13 @@ def asked(city: inventory.Inventory, start: str | None, end: str | None) -> Peri
     help="Count by this calendar of the inventory, or by 24/7.  [default: each site's own, "
     "24/7 where it has none]",
 )
+@click.option(
+    "--explain",
+    "question",
+    nargs=2,
+    metavar="WHAT WHEN",
+    help="Instead: why a subject was in its state in that second.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout, one line per subject.")
 @json_option
 def uptime(
@@ -99,6 +107,7 @@ def uptime(
     month: str | None,
     subject: str | None,
     calendar: str | None,
+    question: tuple[str, str] | None,
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -115,6 +124,13 @@ def uptime(
     if as_csv and as_json:
         raise UsageError("--csv and --json both say how", hint="give one of them")
     known = inventory.load(city)
+    if question:
+        if site or subject or month or start or end or as_csv:
+            raise UsageError(
+                "--explain says what and when itself", hint="only --calendar and --json go with it"
+            )
+        explain(known, *question, calendar, as_json=as_json)
+        return
     if site:
         known.site(site)
     told = Subject("site", site) if site else known.subject(subject) if subject else None
@@ -240,20 +256,6 @@ def _show_pairs(
             told += [", promised ", _promise(row.verdict)]
         result.print(Text.assemble(*told), soft_wrap=True)
         result.print(line(found), soft_wrap=True)
-
-
-def show_maintenance(found: Iterable[Maintenance], zone: ZoneInfo) -> None:
-    """Print which windows do not count, by whom they were entered and why."""
-    for each in found:
-        start_s, end_s = each.period.start_s, each.period.end_s
-        when = f"{table.moment(start_s, zone)} to {table.moment(end_s, zone)}"
-        entered = f"{each.entered.astimezone(zone):%d %b %Y}"
-        late = ", afterwards" if each.afterwards else ""
-        for line in (
-            f"maintenance {each.number}: {' '.join(each.subject)}, {when}",
-            f"  {each.reason} ({each.entered_by}, {entered}{late})",
-        ):
-            result.print(line, markup=False, soft_wrap=True)
 
 
 def _name(row: Row, zone: ZoneInfo, *, own: bool) -> Text:

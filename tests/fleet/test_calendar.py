@@ -154,10 +154,10 @@ def test_a_week_of_teaching() -> None:
     for moment, why in (
         ("2026-02-16T08:00", "closed that day"),
         ("2026-02-17T08:00", ""),
-        ("2026-02-17T07:49:59", "outside its hours"),
-        ("2026-02-17T09:20", "outside its hours"),
+        ("2026-02-17T07:49:59", "outside the hours of that day"),
+        ("2026-02-17T09:20", "outside the hours of that day"),
         ("2026-02-17T11:09:59", ""),
-        ("2026-02-20T10:00", "outside its hours"),
+        ("2026-02-20T10:00", "outside the hours of that day"),
         ("2026-04-03T08:00", "public holiday: Karfreitag"),
         ("2026-06-04T08:00", "public holiday: Fronleichnam"),
     ):
