@@ -9,7 +9,8 @@ import click
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Role
-from provisioning import cli_check, cli_registry, cli_renewal, cli_tray
+from provisioning import cli_check, cli_image, cli_registry, cli_renewal, cli_tray
+from provisioning.cli_image import image_options
 from provisioning.display import Display, half_written, interruptible, say, show_flashed, show_image
 from provisioning.flash import FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
@@ -60,13 +61,7 @@ for command in (
     help="What hangs on the board: an id of [hardware] in the inventory, or none. "
     "[default: what the registry says, else none]",
 )
-@click.option(
-    "--micropython",
-    "image",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="MicroPython for ESP32_GENERIC, as micropython.org publishes it.",
-)
+@image_options("MicroPython for the board's chip, as micropython.org publishes it.")
 @click.option(
     "--baud",
     type=click.IntRange(9600, 3_000_000),
@@ -98,6 +93,8 @@ def flash(
     role: Role | None,
     hardware: str | None,
     image: Path | None,
+    version: str | None,
+    chip: str | None,
     baud: int | None,
     reassign: bool,
     wait_s: float | None,
@@ -130,7 +127,7 @@ def flash(
         site,
         room or "",
         role or "classroom-sensor",
-        image,
+        cli_image.chosen(city, image, version, chip),
         baud,
         reassign,
         hardware=hardware,

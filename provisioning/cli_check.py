@@ -11,9 +11,10 @@ import click
 from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.text import printable
-from provisioning import inspection, port
+from provisioning import cli_image, inspection, port
 from provisioning.check import Checked
 from provisioning.cli_desk import finish, has_keyboard
+from provisioning.cli_image import image_options
 from provisioning.display import (
     Display,
     TrayDisplay,
@@ -37,13 +38,7 @@ from provisioning.inspection import Inspected, InspectionRequest
     help="Serial port, such as /dev/ttyUSB0; may be repeated.",
 )
 @click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
-@click.option(
-    "--micropython",
-    "image",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The image that the board should run; without it that is not compared.",
-)
+@image_options("The image that the board should run; without one that is not compared.")
 @click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
 @json_option
 def check(
@@ -52,6 +47,8 @@ def check(
     ports: tuple[str, ...],
     others: bool,
     image: Path | None,
+    version: str | None,
+    chip: str | None,
     repair: bool,
     as_json: bool,
 ) -> int:
@@ -65,9 +62,11 @@ def check(
     """
     if not ports and not others:
         raise click.UsageError("which board? give its --port P, or --all")
-    if repair and image is None:
-        raise UsageError("--repair needs the image", hint="add --micropython FILE")
-    request = InspectionRequest(city, image, repair)
+    if repair and image is None and version is None:
+        raise UsageError(
+            "--repair needs the image", hint="add --micropython FILE, or --micropython-version"
+        )
+    request = InspectionRequest(city, cli_image.chosen(city, image, version, chip), repair)
     if others or len(ports) > 1:
         return _check_all(request, ports, others=others, as_json=as_json)
     return _check_one(request, ports[0], as_json=as_json)

@@ -65,6 +65,24 @@ class ImageError(ConfigurationError):
     code = "image"
 
 
+class AlteredError(ImageError):
+    """What was fetched is not the image that is pinned."""
+
+    code = "image-altered"
+
+
+class UnpinnedError(UsageError):
+    """It is not known what an image must be."""
+
+    code = "image-unpinned"
+
+
+class DownloadError(BenchError):
+    """An image cannot be fetched, or not be kept."""
+
+    code = "download"
+
+
 class WlanKeyError(ConfigurationError):
     """The key of the site's WLAN is missing or cannot be one."""
 

@@ -1,0 +1,274 @@
+"""Official MicroPython images by version: fetched once, checked against a pinned SHA-256, kept.
+
+    path = fetch("1.29.0", ESP32, city)
+
+What is pinned stands in release.toml beside this file, and in the city's own `micropython.toml`,
+which has the same form and goes first:
+
+    version = 1
+    [image."ESP32_GENERIC-20260824-v1.29.0.bin"]
+    sha256 = "e67a…"
+
+The digest is what is trusted. TLS is there all the same, and nothing else than the pinned file is
+ever kept: in $XDG_CACHE_HOME/netzpuls/micropython, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import re
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints
+
+from fleet import document, file
+from fleet.document import Table
+from fleet.errors import ConfigurationError
+from fleet.text import printable
+from provisioning.chip import CHIPS, Chip
+from provisioning.errors import AlteredError, DownloadError, UnpinnedError
+
+PINNED_FILE = "micropython.toml"
+SOURCE = "https://micropython.org/resources/firmware/"
+SOURCE_VARIABLE = "NETZPULS_MICROPYTHON_SOURCE"  # a mirror; what it gives must be the pinned file
+
+MOST_BYTES = 16 << 20
+SILENCE_S = 20.0
+DEADLINE_S = 900.0
+
+_PIECE_BYTES = 64 * 1024
+_NAME = re.compile(r"(ESP32_GENERIC(?:_[A-Z]\d)?)-\d{8}-v(\d+\.\d+\.\d+)\.bin")
+_REDIRECTS = 3
+_INSTEAD = "or fetch the image elsewhere and name it: --micropython FILE"
+
+
+class Pinned(Table):
+    """What one image must be.
+
+    Attributes:
+        bytes: its size; None if only its digest is known.
+        recorded_by: who says so.
+    """
+
+    sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+    bytes: Annotated[int, Field(gt=0, le=MOST_BYTES)] | None = None
+    recorded_by: list[str] = Field(default_factory=list)
+
+
+class Pins(Table):
+    """A table of images by file name."""
+
+    version: Annotated[int, Field(ge=1, le=1)]
+    image: dict[str, Pinned] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Release:
+    """One official image: its file name, what it is for, and what it must be."""
+
+    name: str
+    build: str
+    version: str
+    pinned: Pinned
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """An image that is there; `was_kept` says that nothing had to be fetched."""
+
+    path: Path
+    release: Release
+    was_kept: bool
+
+
+# Told bytes that came and bytes to come, 0 if nobody knows.
+Advance = Callable[[int, int], None]
+
+
+def releases(city: Path) -> list[Release]:
+    """Return all images that are pinned, the city's own first.
+
+    Raises: ConfigurationError: a table is wrong.
+    """
+    found: dict[str, Release] = {}
+    for path in (city / PINNED_FILE, Path(__file__).with_name("release.toml")):
+        if path.parent == city and not path.exists():
+            continue
+        for name, pinned in document.load(Pins, path).image.items():
+            match = _NAME.fullmatch(name)
+            if match is None:
+                raise ConfigurationError(
+                    f"{path}: {printable(name)} is no name of an official image",
+                    hint=f"like those below {SOURCE}: ESP32_GENERIC-20260824-v1.29.0.bin",
+                )
+            found.setdefault(name, Release(name, match[1], match[2], pinned))
+    return list(found.values())
+
+
+def choose(version: str, chip: Chip, city: Path) -> Release:
+    """Return the image of a version for a chip; the newest build if there are several.
+
+    Raises: UnpinnedError: none is pinned.
+    """
+    known = releases(city)
+    found = [each for each in known if (each.build, each.version) == (chip.build, version)]
+    if found:
+        return max(found, key=lambda each: each.name)
+    there = "; ".join(
+        f"{each.name}: {', '.join(versions)}"
+        for each in CHIPS
+        if (versions := sorted({r.version for r in known if r.build == each.build}))
+    )
+    raise UnpinnedError(
+        f"no SHA-256 is pinned for MicroPython {printable(version)} for {chip.name}",
+        hint=f"pinned are {there}. For another: fetch it from {chip.official}, and name the file "
+        f"with --micropython FILE, or put its SHA-256 into {city / PINNED_FILE}",
+    )
+
+
+def fetch(
+    version: str, chip: Chip, city: Path, on_progress: Advance = lambda _done, _total: None
+) -> Fetched:
+    """Return an image of a version for a chip, from the cache or from where it is published.
+
+    Raises:
+        UnpinnedError: it is not known what it must be.
+        DownloadError: it cannot be fetched, or not kept.
+        AlteredError: what came is not what was pinned; it was not kept.
+    """
+    release = choose(version, chip, city)
+    path = folder() / release.name
+    if _is_kept(path, release.pinned):
+        return Fetched(path, release, was_kept=True)
+    content = _download(release, on_progress)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file.write(path, content)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot keep {path}: {error.strerror or error}",
+            hint=f"make room, or the folder writable; {_INSTEAD}",
+        ) from None
+    return Fetched(path, release, was_kept=False)
+
+
+def folder() -> Path:
+    """Return where images are kept, for this user."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "netzpuls" / "micropython"
+
+
+def _is_kept(path: Path, pinned: Pinned) -> bool:
+    """Tell whether a file is what it must be; one that is not is removed."""
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(MOST_BYTES + 1)
+    except OSError:
+        return False
+    if _is(content, pinned):
+        return True
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return False
+
+
+def _is(content: bytes, pinned: Pinned) -> bool:
+    return hashlib.sha256(content).hexdigest() == pinned.sha256
+
+
+def _download(release: Release, on_progress: Advance) -> bytes:
+    source = os.environ.get(SOURCE_VARIABLE) or SOURCE
+    url = source.rstrip("/") + "/" + release.name
+    if urlsplit(url).scheme != "https":
+        raise ConfigurationError(
+            f"{SOURCE_VARIABLE} is no https:// address: {printable(source)}",
+            hint=f"name the folder of a mirror, or unset it for {SOURCE}",
+        )
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    opener = urllib.request.build_opener(
+        urllib.request.HTTPSHandler(context=context), _SameHost(url)
+    )
+    most = release.pinned.bytes or MOST_BYTES
+    try:
+        with opener.open(url, timeout=SILENCE_S) as answer:
+            content = _read(answer, most, on_progress)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise _failed(url, f"it answers {error.code} {printable(str(error.reason))}") from None
+    except urllib.error.URLError as error:
+        raise _failed(url, _reason(error.reason)) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise _failed(url, _reason(error)) from None
+    if not _is(content, release.pinned):
+        size = f"{len(content):,} bytes of {most:,}; " if len(content) != most else ""
+        raise AlteredError(
+            f"what came from {url} is not {release.name}: {size}its SHA-256 is "
+            f"{hashlib.sha256(content).hexdigest()}, pinned is {release.pinned.sha256}",
+            hint="it was not kept. Run the command again; if it happens twice, somebody changes "
+            "what you fetch, or it was published anew",
+        )
+    return content
+
+
+def _read(answer: Any, most: int, on_progress: Advance) -> bytes:
+    """Read an answer, not much further than it may be."""
+    declared = answer.headers.get("Content-Length", "")
+    total = int(declared) if declared.isdecimal() else 0
+    if total > most:
+        raise OSError(f"it has {total:,} bytes, and {most:,} are the most")
+    content, until = bytearray(), time.monotonic() + DEADLINE_S
+    on_progress(0, total)
+    while piece := answer.read1(_PIECE_BYTES):
+        content += piece
+        on_progress(len(content), total)
+        if len(content) > most:
+            raise OSError(f"it goes on after {most:,} bytes")
+        if time.monotonic() > until:
+            raise OSError(f"it was not there after {DEADLINE_S:.0f} s")
+    return bytes(content)
+
+
+class _SameHost(urllib.request.HTTPRedirectHandler):
+    """Follows a redirection only within the host, and by TLS."""
+
+    max_redirections = _REDIRECTS
+
+    def __init__(self, url: str) -> None:
+        self._host = urlsplit(url).netloc
+
+    def redirect_request(  # noqa: PLR0917 - urllib's signature
+        self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        to = urlsplit(newurl)
+        if (to.scheme, to.netloc) != ("https", self._host):
+            fp.close()
+            raise urllib.error.URLError(f"it leads elsewhere, to {printable(newurl)}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not to be trusted: {printable(error.verify_message)}"
+    if isinstance(error, TimeoutError):
+        return f"no answer within {SILENCE_S:.0f} s"
+    if isinstance(error, OSError) and error.strerror:
+        return printable(error.strerror)
+    return printable(str(error)) or type(error).__name__
+
+
+def _failed(url: str, reason: str) -> DownloadError:
+    return DownloadError(
+        f"cannot fetch {url}: {reason}", hint=f"is there a way to the internet? {_INSTEAD}"
+    )
