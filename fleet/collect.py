@@ -125,6 +125,7 @@ def collect(
     timeout_s: float = DEFAULT_TIMEOUT_S,
     parallel: int = DEFAULT_PARALLEL,
     on_progress: Progress = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Collected]:
     """Pull what is new from gateways, side by side.
 
@@ -135,6 +136,7 @@ def collect(
         timeout_s: how long one gateway may take in all.
         parallel: how many at a time.
         on_progress: called from worker threads after each piece and at each gateway's end.
+        tell: hears what happens to the store before.
 
     Returns: one entry per gateway; what went wrong with it stands there.
     Raises: UsageError: no such gateway. StoreError: the store cannot be used at all.
@@ -146,7 +148,7 @@ def collect(
         )
     results = {gateway: Collected(gateway) for gateway in hosts}
     store = Store(city.folder)
-    with store.writing() as writer:
+    with store.writing(tell) as writer:
         cursors = {} if again else writer.cursors()
         pull = _Pull(city, writer, on_progress)
 

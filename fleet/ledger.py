@@ -12,7 +12,9 @@ result. A site's line is `up` at an instant if a board there reaches the interne
 does and one that tried found it gone although its gateway answered, else `unknown`: a board whose
 internet probe gave no result (`untested`, `probe-failed`) is no evidence against the line.
 
-All of it is SQL over integer seconds; `tests/fleet/reference.py` says the same slowly.
+All of it is SQL over integer seconds. What each board said stands in the store as intervals, kept
+up to date as reports come (`fleet.store.fold`); with `recompute` it is found anew from all reports.
+`tests/fleet/reference.py` says the same slowly.
 
 Source: docs/fleet.md, "How time is counted".
 """
@@ -29,6 +31,7 @@ import duckdb
 
 from firmware.linkreport import table, term
 from fleet.period import Period
+from fleet.store import clock
 
 Kind = Literal["board", "line"]
 
@@ -92,6 +95,7 @@ class Ledger:
         stints: which board's reports count for whom, and when. Boards without any are in the
             ledger too, as themselves; a board between its stints is not.
         excluded: windows laid over the result.
+        recompute: from the reports, not from the intervals that the store keeps of them.
     """
 
     def __init__(
@@ -100,6 +104,8 @@ class Ledger:
         period: Period,
         stints: Iterable[Stint],
         excluded: Iterable[Window] = (),
+        *,
+        recompute: bool = False,
     ) -> None:
         self.connection = connection
         self.period = period
@@ -120,7 +126,8 @@ class Ledger:
             "subject VARCHAR, start_s BIGINT, end_s BIGINT",
             ((w.subject, w.start_s, w.end_s) for w in excluded),
         )
-        self._lay("board", _ASSERTED, _BOARD_SUBJECTS, _BOARD_WINDOWS)
+        said = _ASSERTED if recompute else _KEPT
+        self._lay("board", _PLACED.format(said=said), _BOARD_SUBJECTS, _BOARD_WINDOWS)
         self._lay("line", _LINE, _LINE_SUBJECTS, _LINE_WINDOWS)
 
     def seconds(self, kind: Kind) -> dict[str, list[int]]:
@@ -188,104 +195,34 @@ _FINE = _numbers(table.UP, table.DEGRADED)
 _FAILED = _numbers(table.DOWN)
 _KNOWN = f"{table.UP}, {table.DEGRADED}, {table.DOWN}"
 
-# Reports with their time. Within a boot the best clock that it ever had holds, and the monotonic
-# clock carries its time to the reports made before: to those that knew none, and to those with a
-# worse one. Where that best clock itself was set back, which would put later reports before earlier
-# ones, the clock by which most of the boot's reports were made holds for all of them; a step of up
-# to five seconds is none. Only boots that may need it are looked at closer; the monotonic clock's
-# overflow after 497 days is no step.
-_BOOT = "device, key_id, boot"
-_TRUST = f"CASE WHEN time_s > 0 THEN least(clock, {table.CLOCK_NTP}) ELSE 0 END"
-_TIMED = f"""
-    WITH by_clock AS (
-        SELECT {_BOOT}, {_TRUST} AS trust,
-            min(time_s::BIGINT * 100 - uptime_cs) AS least_cs,
-            max(time_s::BIGINT * 100 - uptime_cs) AS most_cs,
-            arg_min(time_s::BIGINT * 100 - uptime_cs, seq) AS boot_cs
-        FROM report GROUP BY ALL
-    ),
-    booted AS (
-        SELECT {_BOOT}, max(trust) AS best, arg_max(boot_cs, trust) AS boot_cs,
-            arg_max(most_cs - least_cs, trust) > 500 AS steps
-        FROM by_clock GROUP BY ALL HAVING best > 0
-    ),
-    stepped AS (
-        SELECT report.*, coalesce(time_s < lag(time_s) OVER w, false) AS falls,
-            coalesce(
-                (time_s::BIGINT - lag(time_s) OVER w) * 100
-                    - (uptime_cs::BIGINT - lag(uptime_cs) OVER w + 4294967296) % 4294967296,
-                0
-            ) AS step_cs
-        FROM report JOIN booted USING ({_BOOT}) WHERE steps AND {_TRUST} = best
-        WINDOW w AS (PARTITION BY {_BOOT} ORDER BY seq)
-    ),
-    clocked AS (
-        SELECT *, sum(CASE WHEN abs(step_cs) > 500 THEN step_cs ELSE 0 END)
-            OVER (PARTITION BY {_BOOT} ORDER BY seq) AS ahead_cs
-        FROM stepped
-    ),
-    held AS (
-        SELECT {_BOOT}, bool_or(falls) AS falls,
-            first(ahead_cs ORDER BY reports DESC, last_seq DESC) AS held_cs
-        FROM (
-            SELECT {_BOOT}, ahead_cs, bool_or(falls) AS falls, count(*) AS reports,
-                max(seq) AS last_seq
-            FROM clocked GROUP BY {_BOOT}, ahead_cs
-        )
-        GROUP BY {_BOOT}
-    ),
-    mended AS (
-        SELECT {_BOOT}, seq, uptime_cs, (time_s::BIGINT * 100
-            - CASE WHEN falls THEN ahead_cs - held_cs ELSE 0 END)::BIGINT AS at_cs
-        FROM (SELECT * EXCLUDE (falls) FROM clocked) JOIN held USING ({_BOOT})
-    ),
-    anchor AS (
-        SELECT {_BOOT}, best, boot_cs FROM booted WHERE NOT steps
-        UNION ALL
-        SELECT {_BOOT}, any_value(best), arg_min(at_cs - uptime_cs, seq)
-        FROM mended JOIN booted USING ({_BOOT}) GROUP BY {_BOOT}
-    )
-    SELECT report.*, time_s::BIGINT AS at_s
-    FROM report ANTI JOIN (FROM booted WHERE steps) USING ({_BOOT})
-    WHERE time_s > 0 AND clock >= {table.CLOCK_NTP}
-    UNION ALL
-    SELECT report.*, time_s::BIGINT
-    FROM report JOIN booted USING ({_BOOT})
-    WHERE time_s > 0 AND clock < {table.CLOCK_NTP} AND NOT steps AND clock = best
-    UNION ALL
-    SELECT report.*, at_cs // 100
-    FROM report JOIN (SELECT {_BOOT}, seq, at_cs FROM mended) USING ({_BOOT}, seq)
-    UNION ALL
-    SELECT report.*, (boot_cs + uptime_cs) // 100
-    FROM report JOIN anchor USING ({_BOOT})
-    WHERE (clock < {table.CLOCK_NTP} OR time_s = 0) AND {_TRUST} < best
-"""
-
-# What each report asserts, cut to the period. Of those with equal times the highest number
-# comes first; the gap before the others is 0, so that they cover nothing. A state that no board
-# may claim is unknown.
+# What each report asserts. Of those with equal times the highest number comes first; the gap
+# before the others is 0, so that they cover nothing. A state that no board may claim is unknown.
 _ASSERTED = f"""
     WITH spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
-        FROM ({_TIMED})
+        FROM ({clock.timed("report")})
         WHERE at_s BETWEEN $start_s - {_REACH_S} AND $end_s + {_REACH_S}
         WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
-    ),
-    covering AS (
-        SELECT *,
-            CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END AS covered_s
-        FROM spaced
     )
-    SELECT coalesce(stint.subject, device) AS subject,
-        greatest($start_s, at_s - covered_s, stint.start_s) AS start_s,
-        least($end_s, at_s, stint.end_s) AS end_s,
+    SELECT device,
+        at_s - CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END AS start_s,
+        at_s AS end_s,
         CASE WHEN known THEN state ELSE {table.UNKNOWN} END AS state,
         layer,
         reason,
         known AND internet_reason IN ({_FINE}) AS reaches,
         known AND gateway_reason IN ({_FINE}) AND internet_reason IN ({_FAILED}) AS misses,
         internet_reason
-    FROM covering LEFT JOIN stint USING (device)
+    FROM spaced
+"""
+_KEPT = "FROM interval WHERE start_s < $end_s AND end_s > $start_s"
+# The same for the subjects for which it counts, cut to the period.
+_PLACED = """
+    SELECT coalesce(stint.subject, device) AS subject,
+        greatest($start_s, said.start_s, stint.start_s) AS start_s,
+        least($end_s, said.end_s, stint.end_s) AS end_s,
+        state, layer, reason, reaches, misses, internet_reason
+    FROM ({said}) AS said LEFT JOIN stint USING (device)
 """
 _BOARD_SUBJECTS = "SELECT subject FROM placed UNION SELECT subject FROM piece"
 _BOARD_WINDOWS = """
@@ -381,3 +318,37 @@ def _joined(source: str) -> str:
         )
         SELECT subject, start_s, end_s, {", ".join(facts)} FROM edge WHERE begins
     """
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A stretch of a board that only one of both says: the store's intervals, or its reports."""
+
+    said_by: Literal["intervals", "reports"]
+    interval: Interval
+
+
+def differences(connection: duckdb.DuckDBPyConnection, period: Period) -> list[Difference]:
+    """Return where the intervals that the store keeps are not what its reports say.
+
+    All reports are read and all boards' intervals are found anew, as an auditor would.
+    """
+    kept, told = (
+        _joined(
+            "SELECT device AS subject, * EXCLUDE (device) REPLACE (greatest(start_s, $start_s) "
+            f"AS start_s, least(end_s, $end_s) AS end_s) FROM ({said})"
+        )
+        for said in (_KEPT, _ASSERTED)
+    )
+    names = "subject, start_s, end_s, state, layer, reason, reaches, misses, internet_reason"
+    rows = connection.execute(
+        f"""
+        WITH kept AS MATERIALIZED (SELECT {names} FROM ({kept})),
+            told AS MATERIALIZED (SELECT {names} FROM ({told}))
+        SELECT 'intervals', * FROM (FROM kept EXCEPT FROM told)
+        UNION ALL SELECT 'reports', * FROM (FROM told EXCEPT FROM kept)
+        ORDER BY subject, start_s, 1
+        """,
+        {"start_s": period.start_s, "end_s": period.end_s},
+    ).fetchall()
+    return [Difference(said_by, Interval(*row[:6])) for said_by, *row in rows]

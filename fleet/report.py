@@ -160,8 +160,8 @@ def outages(
     places = {each.subject: each for each in post.posts(city)}
     end_s = max(period.end_s, int(time.time()) if now_s is None else now_s)
     with Store(city.folder).reading() as connection:
-        earliest = connection.execute("SELECT min(time_s) FROM report WHERE time_s > 0").fetchone()
-        floor_s = (earliest[0] if earliest and earliest[0] else end_s) - _LONGEST_PERIOD_S
+        ((earliest_s,),) = connection.execute("SELECT min(start_s) FROM interval").fetchall()
+        floor_s = end_s if earliest_s is None else earliest_s
         start_s = period.start_s
         while True:
             asked = Period(start_s, end_s)

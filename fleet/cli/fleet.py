@@ -19,6 +19,7 @@ from fleet.cli import table
 from fleet.cli.maintenance import maintenance, show_maintenance
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.cli.uptime import asked, period_options, uptime
+from fleet.cli.verify import verify
 from fleet.collect import (
     DEFAULT_PARALLEL,
     DEFAULT_TIMEOUT_S,
@@ -40,6 +41,7 @@ def fleet() -> None:
 
 fleet.add_command(uptime)
 fleet.add_command(maintenance)
+fleet.add_command(verify)
 
 
 @fleet.command("collect")
@@ -90,6 +92,7 @@ def collect_command(
             timeout_s=timeout_s,
             parallel=parallel,
             on_progress=display.show,
+            tell=lambda text: progress.print(text, markup=False, soft_wrap=True),
         )
     failed = [each.gateway for each in found if each.error]
     document: dict[str, Any] = {"gateways": [each.document() for each in found]}

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware.linkreport import table
-from fleet import store
 from fleet.ledger import Interval, Kind, Ledger, Stint, Window
 from fleet.period import Period
+from fleet.store import schema
 from tests.fleet import reference
 from tests.fleet.reference import Row
 
@@ -30,7 +30,7 @@ COLUMNS = ", ".join(Row._fields)
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as memory:
         memory.execute("SET threads = 1")
-        memory.execute(store._SCHEMA)
+        memory.execute(f"CREATE TABLE report ({schema.DEFINITION})")
         yield memory
 
 
@@ -45,7 +45,7 @@ def _ledger(
     with connection.appender("report", columns=list(Row._fields)) as appender:
         for row in rows:
             appender.append_row(*row)
-    return Ledger(connection, period, stints, windows)
+    return Ledger(connection, period, stints, windows, recompute=True)
 
 
 def _seconds(ledger: Ledger, kind: Kind) -> dict[str, list[reference.Second]]:

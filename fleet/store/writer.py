@@ -1,15 +1,4 @@
-"""The city's store: every report that was collected, in one DuckDB file.
-
-    <city>/store/netzpuls.duckdb   table `report`, table `cursor`
-    <city>/store/writer.lock       held while a collection runs; names its process
-    <city>/store/file.lock         held for the moments in which the file is open
-    <city>/store/turn.lock         held while waiting for file.lock, so that nobody overtakes
-
-One collection at a time writes; it opens the file for each piece only, so that any number of
-readers can work between two pieces. A report is known by (device, key_id, seq). The table has
-no index for that: the one writer joins each piece with what is there, which costs less than
-an index over forty million reports, and keeps nothing in memory.
-"""
+"""Reading and writing the store: one writer, any number of readers between its pieces."""
 
 # ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
 
@@ -20,67 +9,27 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from firmware.linkreport import report as wire
-from firmware.linkreport.term import LAYERS
 from fleet import file
 from fleet.errors import StoreError
+from fleet.store import fold, increment, part, schema
+from fleet.store.lock import locked
 from fleet.text import printable
 
 STORE_FOLDER = "store"
 STORE_FILE = "netzpuls.duckdb"
-SCHEMA_VERSION = 1
 
 # A writer opens the file for some ten milliseconds, a reader for as long as its query runs.
 _PATIENCE_S = 60.0
-_POLL_S = 0.02
+# So many reports of an older store are taken over at a time.
+_PIECE_ROWS = 1_000_000
 
-_LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
-
-# name: (type, what stands on the wire where nothing was measured); in the order of the wire.
-_MEASURED = {
-    "rssi_dbm": ("TINYINT", wire.NO_RSSI),
-    "channel": ("UTINYINT", wire.NO_U8),
-    "bssid": ("BLOB", r"'\x00\x00\x00\x00\x00\x00'::BLOB"),
-    "association_ms": ("USMALLINT", wire.NO_U16),
-    "addressing_ms": ("USMALLINT", wire.NO_U16),
-    "gateway_rtt_us": ("UINTEGER", wire.NO_U32),
-    "gateway_loss_percent": ("UTINYINT", wire.NO_U8),
-    "reset_cause": ("UTINYINT", wire.NO_U8),
-    "resolver_ms": ("USMALLINT", wire.NO_U16),
-    "internet_connect_ms": ("USMALLINT", wire.NO_U16),
-    "internet_http_ms": ("USMALLINT", wire.NO_U16),
-    "http_status": ("USMALLINT", wire.NO_U16),
-    "heap_free_bytes": ("UINTEGER", wire.NO_U32),
-    "spool_reports": ("USMALLINT", wire.NO_U16),
-    "error_count": ("USMALLINT", wire.NO_U16),
-}
-COLUMNS = {
-    "device": "VARCHAR",
-    "gateway": "VARCHAR",
-    "received_s": "UINTEGER",
-    "key_id": "USMALLINT",
-    "seq": "UINTEGER",
-    "oldest_seq": "UINTEGER",
-    "boot": "USMALLINT",
-    "period_s": "USMALLINT",
-    "uptime_cs": "UINTEGER",
-    "time_s": "UINTEGER",
-    "clock": "UTINYINT",
-    "state": "UTINYINT",
-    "layer": "UTINYINT",
-    "reason": "UTINYINT",
-    "confidence_percent": "UTINYINT",
-    **dict.fromkeys(_LAYER_COLUMNS, "UTINYINT"),
-    **{name: kind for name, (kind, _) in _MEASURED.items()},
-    "raw": "BLOB",
-}
-_DEFINITION = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
 _CORE = slice(2, 14)  # of a wire.Report: key_id to confidence_percent
 _REST = slice(15, -1)  # rssi_dbm to error_count
 
@@ -154,13 +103,22 @@ class Store:
         if not is_there:
             raise nothing
         with self.held(fcntl.LOCK_SH), duckdb.connect(str(self.path), read_only=True) as connection:
-            if not _is_made(connection, self.path):
+            version = _version(connection, self.path)
+            if version is None:
                 raise nothing
+            if version < schema.VERSION:
+                raise StoreError(
+                    f"{self.path} was written by an older Netzpuls and was not taken over yet",
+                    hint="run netzpuls fleet collect: it keeps all reports",
+                )
+            part.Shelf(connection, self.folder).show()
             yield connection
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[Writer]:
+    def writing(self, tell: Callable[[str], None] = lambda _: None) -> Iterator[Writer]:
         """Be the one writer, until the block ends.
+
+        A store of an older Netzpuls is taken over first, in one step; `tell` hears of it.
 
         Raises: StoreError: another process is, or the folder cannot be written.
         """
@@ -173,7 +131,7 @@ class Store:
                 hint="look at free space and rights there",
             ) from None
         path = self.folder / "writer.lock"
-        with _locked(path, fcntl.LOCK_EX, patience_s=0) as descriptor:
+        with locked(path, fcntl.LOCK_EX, patience_s=0) as descriptor:
             if descriptor is None:
                 raise StoreError(
                     f"process {path.read_text().strip() or '?'} is writing to {self.path}",
@@ -187,7 +145,7 @@ class Store:
                     hint="look at free space and rights there",
                 ) from None
             with duckdb.connect() as memory:
-                yield Writer(self, memory)
+                yield Writer(self, memory, tell)
 
     @contextlib.contextmanager
     def held(self, kind: int) -> Iterator[None]:
@@ -197,8 +155,8 @@ class Store:
         """
         with contextlib.ExitStack() as stack:
             # A writer at work wants the file again at once; without turns no reader gets it.
-            with _locked(self.folder / "turn.lock", fcntl.LOCK_EX, _PATIENCE_S) as turn:
-                lock = _locked(self.folder / "file.lock", kind, _PATIENCE_S)
+            with locked(self.folder / "turn.lock", fcntl.LOCK_EX, _PATIENCE_S) as turn:
+                lock = locked(self.folder / "file.lock", kind, _PATIENCE_S)
                 if turn is None or stack.enter_context(lock) is None:
                     raise StoreError(
                         f"{self.path} has been in use for {_PATIENCE_S:.0f} s",
@@ -227,14 +185,23 @@ class Writer:
     where opening the file as a database of its own takes twenty.
     """
 
-    def __init__(self, store: Store, memory: duckdb.DuckDBPyConnection) -> None:
+    def __init__(
+        self, store: Store, memory: duckdb.DuckDBPyConnection, tell: Callable[[str], None]
+    ) -> None:
         self._store = store
         self._memory = memory
         self._one_at_a_time = threading.Lock()
-        memory.execute(f"CREATE TEMP TABLE piece ({_DEFINITION})")
+        memory.execute(f"CREATE TEMP TABLE incoming ({schema.INCOMING})")
         with self._attached() as connection:
-            if not _is_made(connection, store.path):
-                connection.execute(_SCHEMA)
+            version = _version(connection, store.path)
+            if version == schema.VERSION:
+                return
+            connection.begin()
+            if version is None:
+                connection.execute(schema.SCHEMA)
+            else:
+                _take_over(connection, part.Shelf(connection, store.folder), tell)
+            connection.commit()
 
     def cursors(self) -> dict[str, Cursor]:
         """Return how far each gateway was read."""
@@ -248,18 +215,18 @@ class Writer:
         Raises: StoreError: the store cannot be written; nothing has changed then.
         """
         with self._attached() as connection:
-            connection.execute("TRUNCATE piece")
-            with connection.appender("piece") as appender:
+            connection.execute("TRUNCATE incoming")
+            with connection.appender("incoming") as appender:
                 appender.append_rows(_row(gateway, item) for item in reports)
             connection.begin()
-            new = _number(connection, _INSERT)
-            forks = _number(connection, _COUNT_FORKS) if new < len(reports) else 0
+            added = increment.add(connection, part.Shelf(connection, self._store.folder))
+            forks = _forks(connection, added.known) if len(added.known) else 0
             connection.execute(
                 "INSERT OR REPLACE INTO cursor VALUES ($1, $2, $3, $4)",
                 [gateway, cursor.database, cursor.row, int(time.time())],
             )
             connection.commit()
-        return Ingested(new, len(reports) - new - forks, forks)
+        return Ingested(added.new, len(reports) - added.new - forks, forks)
 
     @contextlib.contextmanager
     def _attached(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -276,9 +243,11 @@ class Writer:
                 self._memory.execute("USE memory; DETACH city")
 
 
-def _number(connection: duckdb.DuckDBPyConnection, query: str) -> int:
-    row = connection.execute(query).fetchone()
-    return int(row[0]) if row else 0
+def _forks(connection: duckdb.DuckDBPyConnection, known: fold.Ints) -> int:
+    """Return how many rows of the piece are other reports than those under their numbers."""
+    with increment.registered(connection, "known", {"number": known}):
+        ((count,),) = connection.execute(_FORKS).fetchall()
+    return int(count)
 
 
 def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:
@@ -292,65 +261,74 @@ def count_reports(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(rows)
 
 
-# What a report does not know is NULL in the store.
-_MEASURED_OR_NULL = ", ".join(
-    f"nullif({name}, {missing}) AS {name}" for name, (_, missing) in _MEASURED.items()
-)
-_INSERT = f"""
-    INSERT INTO report BY NAME
-    SELECT * REPLACE ({_MEASURED_OR_NULL})
-    FROM piece ANTI JOIN report USING (device, key_id, seq)
-    QUALIFY row_number() OVER (PARTITION BY device, key_id, seq ORDER BY received_s, raw) = 1
+_FORKS = """
+    SELECT count(*) FROM known JOIN incoming ON incoming.rowid = known.number
+        JOIN recent USING (device, key_id, seq)
+    WHERE incoming.raw <> recent.raw
 """
-_COUNT_FORKS = """
-    SELECT count(*) FROM piece JOIN report USING (device, key_id, seq)
-    WHERE piece.raw <> report.raw
-"""
+# Of what lies below the oldest number that a board still holds, what is not there is lost.
 _GAPS = """
-    WITH chained AS (
-        SELECT device, key_id, seq, max(oldest_seq) OVER (PARTITION BY device, key_id) AS oldest,
-            seq = 1 + lag(seq) OVER w
-                AND right(hex(raw), 64)[:32] <> lag(right(hex(raw), 32)) OVER w AS broken
-        FROM report
-        WINDOW w AS (PARTITION BY device, key_id ORDER BY seq)
-    )
-    SELECT device, key_id, any_value(oldest) - 1 - count(*) FILTER (seq < oldest) AS lost,
-        count(*) FILTER (broken) AS breaks
-    FROM chained GROUP BY device, key_id
+    WITH held AS (SELECT device, key_id, max(oldest_seq) AS oldest FROM run GROUP BY ALL)
+    SELECT device, key_id,
+        any_value(oldest) - 1
+            - sum(greatest(0, least(last_seq, oldest - 1) - first_seq + 1))::BIGINT AS lost,
+        sum(breaks)::BIGINT AS breaks
+    FROM run JOIN held USING (device, key_id) GROUP BY device, key_id
     HAVING lost > 0 OR breaks > 0
     ORDER BY device, key_id
 """
-_SCHEMA = f"""
-    BEGIN;
-    CREATE TABLE report ({_DEFINITION});
-    CREATE TABLE cursor (
-        gateway VARCHAR PRIMARY KEY, database VARCHAR, "row" UBIGINT, collected_s UBIGINT
-    );
-    CREATE TABLE schema AS SELECT {SCHEMA_VERSION} AS version;
-    COMMIT;
-"""
 
 
-def _is_made(connection: duckdb.DuckDBPyConnection, path: Path) -> bool:
-    """Tell whether the tables are there.
+def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int | None:
+    """Return the version of the tables that are there, None if there are none.
 
-    Raises: StoreError: there are others, or they are of another version.
+    Raises: StoreError: there are others, or they are of a newer version.
     """
     present = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
     tables = {row[0] for row in connection.execute(present).fetchall()}
     if not tables:
-        return False
+        return None
     found = []
     if "schema" in tables:
         found = connection.execute("SELECT version FROM schema").fetchall()
-    if found != [(SCHEMA_VERSION,)]:
+    if len(found) != 1 or found[0][0] not in range(1, schema.VERSION + 1):
         raise StoreError(
             f"{path} has schema {found[0][0] if found else 'unknown'}; "
-            f"this Netzpuls knows {SCHEMA_VERSION}",
+            f"this Netzpuls knows {schema.VERSION}",
             hint="use the Netzpuls that wrote it or a newer one, or move the file away and "
             "collect anew",
         )
-    return True
+    return int(found[0][0])
+
+
+def _take_over(
+    connection: duckdb.DuckDBPyConnection, shelf: part.Shelf, tell: Callable[[str], None]
+) -> None:
+    """Turn a store of version 1, which had nothing but reports, into one of today."""
+    counts = connection.execute(
+        "SELECT device, count(*) FROM report GROUP BY device ORDER BY device"
+    ).fetchall()
+    total = sum(count for _, count in counts)
+    tell(f"taking over the store of an older Netzpuls: {total:,} reports")
+    connection.execute(
+        f"ALTER TABLE report RENAME TO old_report; DROP TABLE schema; {schema.ADDED}"
+    )
+    done, boards, rows = 0, list[str](), 0
+    for number, (board, count) in enumerate(counts, 1):
+        boards.append(board)
+        rows += count
+        if rows < _PIECE_ROWS and number < len(counts):
+            continue
+        connection.execute(
+            f"INSERT INTO incoming BY NAME SELECT *, {schema.LINK_AND_TAG} FROM old_report "
+            "WHERE device IN (SELECT unnest($1::VARCHAR[]))",
+            [boards],
+        )
+        increment.add(connection, shelf)
+        connection.execute("TRUNCATE incoming")
+        done, boards, rows = done + rows, [], 0
+        tell(f"taken over: {done:,} of {total:,} reports")
+    connection.execute("DROP TABLE old_report")
 
 
 def _row(gateway: str, item: Verified) -> tuple[object, ...]:
@@ -363,41 +341,6 @@ def _row(gateway: str, item: Verified) -> tuple[object, ...]:
         *report.layer_reasons,
         *report[_REST],
         item.raw,
+        int.from_bytes(wire.link_of(item.raw)[:8]),
+        int.from_bytes(wire.tag_of(item.raw)[:8]),
     )
-
-
-@contextlib.contextmanager
-def _locked(path: Path, kind: int, patience_s: float) -> Iterator[int | None]:
-    """Hold a lock on a file and yield its descriptor, or None if others have held it too long.
-
-    Raises: StoreError: the file cannot be made.
-    """
-    descriptor = _opened(path)
-    try:
-        yield descriptor if _lock(descriptor, kind, time.monotonic() + patience_s) else None
-    finally:
-        os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    """Open a lock file; for reading is enough for who may only read the store."""
-    try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        raise StoreError(
-            f"cannot open {path}: {error.strerror}", hint="look at free space and rights there"
-        ) from None
-
-
-def _lock(descriptor: int, kind: int, until: float) -> bool:
-    while True:
-        try:
-            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= until:
-                return False
-            time.sleep(_POLL_S)
-        else:
-            return True

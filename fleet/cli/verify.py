@@ -1,0 +1,59 @@
+"""`netzpuls fleet verify`: is the ledger what the reports say?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from firmware.linkreport.term import STATES, reason_name
+from fleet import inventory, report
+from fleet.cli import table
+from fleet.cli.output import city_option, emit, json_option, result
+from fleet.period import shown
+from fleet.verify import Verification
+from fleet.verify import verify as compare
+
+# So many differences stand in the table; all are in the JSON document.
+_SHOWN = 20
+
+
+@click.command()
+@city_option
+@json_option
+def verify(*, city: Path, as_json: bool) -> int:
+    """Recompute the ledger from all reports and compare it with what the store keeps.
+
+    For auditors: every interval of every board is found anew by SQL, which shares no code with
+    what keeps the intervals up to date. Exits with 1 if any second differs.
+    """
+    known = inventory.load(city)
+    answer = compare(known.folder)
+    error = answer.error(known.city.name)
+    if error is None:
+        emit(answer.document(), lambda: result.print(answer.text(), soft_wrap=True), as_json)
+        return 0
+    zone = ZoneInfo(known.city.timezone)
+    document = error.document() | answer.document()
+    emit(document, lambda: table.print_whole(_differences(answer, zone)), as_json)
+    if not as_json:
+        raise error
+    return error.exit_code
+
+
+def _differences(answer: Verification, zone: ZoneInfo) -> Table:
+    found = table.plain(("board", "since", "until", "said by", "state", "layer: reason"), ())
+    for each in answer.differences[:_SHOWN]:
+        interval = each.interval
+        found.add_row(
+            Text(interval.subject),
+            shown(interval.start_s, zone),
+            shown(interval.end_s, zone),
+            each.said_by,
+            STATES[interval.state],
+            f"{report.layer_name(interval.layer)}: {reason_name(interval.reason)}",
+        )
+    return found

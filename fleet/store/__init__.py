@@ -1,0 +1,36 @@
+"""The city's store: every report that was collected, and the ledger that follows from them.
+
+    <city>/store/netzpuls.duckdb   see `fleet.store.schema`
+    <city>/store/writer.lock       held while a collection runs; names its process
+    <city>/store/file.lock         held for the moments in which the file is open
+    <city>/store/turn.lock         held while waiting for file.lock, so that nobody overtakes
+
+One collection at a time writes; it opens the file for each piece only, so that any number of
+readers can work between two pieces.
+"""
+
+from fleet.store.writer import (
+    STORE_FILE,
+    STORE_FOLDER,
+    Cursor,
+    Gap,
+    Ingested,
+    Store,
+    Verified,
+    Writer,
+    count_reports,
+    gaps,
+)
+
+__all__ = [
+    "STORE_FILE",
+    "STORE_FOLDER",
+    "Cursor",
+    "Gap",
+    "Ingested",
+    "Store",
+    "Verified",
+    "Writer",
+    "count_reports",
+    "gaps",
+]

@@ -1,0 +1,403 @@
+"""The ledger's fold: columns of reports in, edits of what is kept out. Pure, no I/O.
+
+Columns are numpy arrays of one length, by name. `owner` numbers the (device, key) pairs and
+`board` the devices, both in the order of their names, so that sorting by number groups boards.
+Times are UTC seconds, `_cs` hundredths of a second. What a report asserts is one number, its fact.
+
+    Report i of period P asserts its fact  over (t[i-1], t[i]]   if t[i] - t[i-1] <= 2.5 P
+                                           over (t[i] - P, t[i]] otherwise, and for the first
+
+So a report at time t changes only (t[i-1], t[i+1]]: that is all that is ever laid anew.
+
+Source: docs/fleet.md, "How time is counted"; `fleet/ledger.py` says it by SQL over all reports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firmware.linkreport import table
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+Columns = dict[str, NDArray[Any]]
+
+# No report before; a time that nobody knows; the end of all times.
+NEVER_S = -(1 << 34)
+END_S = (1 << 35) - 1
+# Stands for a link or a tag of a report that came without its seal.
+NO_SEAL = (1 << 64) - 1
+_TIME_BITS = 37
+_STEP_CS = 500
+
+_FACT_BITS = (
+    ("state", 3), ("layer", 8), ("reason", 8), ("internet_reason", 8), ("reaches", 1),
+    ("misses", 1),
+)  # fmt: skip
+FACTS = tuple(name for name, _ in _FACT_BITS)
+_STATE_OF = np.array([table.reason_state(number) for number in range(256)])
+_FINE = (_STATE_OF == table.UP) | (_STATE_OF == table.DEGRADED)
+_FAILED = _STATE_OF == table.DOWN
+
+
+def facts(rows: Mapping[str, NDArray[Any]]) -> Ints:
+    """Return what each report asserts as one number; a state that no board may claim is unknown."""
+    state = rows["state"]
+    known = (state >= table.UP) & (state <= table.DOWN)
+    internet, gateway_fine = rows["internet_reason"], _FINE[rows["gateway_reason"]]
+    values = {
+        "state": np.where(known, state, table.UNKNOWN),
+        "layer": rows["layer"],
+        "reason": rows["reason"],
+        "internet_reason": internet,
+        "reaches": known & _FINE[internet],
+        "misses": known & gateway_fine & _FAILED[internet],
+    }
+    fact = np.zeros(len(state), np.int64)
+    at = 0
+    for name, bits in _FACT_BITS:
+        fact |= values[name].astype(np.int64) << at
+        at += bits
+    return fact
+
+
+def spelled(fact: Ints) -> Columns:
+    """Return facts as columns, as `facts` made them."""
+    found: Columns = {}
+    at = 0
+    for name, bits in _FACT_BITS:
+        value = fact >> at & ((1 << bits) - 1)
+        found[name] = value.astype(np.bool_ if bits == 1 else np.uint8)
+        at += bits
+    return found
+
+
+def packed(columns: Mapping[str, NDArray[Any]]) -> Ints:
+    """Return the facts of spelled columns."""
+    fact = np.zeros(len(columns["state"]), np.int64)
+    at = 0
+    for name, bits in _FACT_BITS:
+        fact |= columns[name].astype(np.int64) << at
+        at += bits
+    return fact
+
+
+def moment(board: Ints, at_s: Ints) -> Ints:
+    """Return numbers that sort as (board, time) does."""
+    return (board << _TIME_BITS) + (at_s - NEVER_S)
+
+
+def begins(*keys: NDArray[Any]) -> Bools:
+    """Tell where a run of equal keys begins."""
+    found = np.ones(len(keys[0]), np.bool_)
+    if len(found):
+        found[1:] = False
+        for key in keys:
+            found[1:] |= key[1:] != key[:-1]
+    return found
+
+
+def take(columns: Mapping[str, NDArray[Any]], chosen: NDArray[Any]) -> Columns:
+    """Return some rows of columns, by number or mask."""
+    return {name: column[chosen] for name, column in columns.items()}
+
+
+def joint(*parts: Mapping[str, NDArray[Any]]) -> Columns:
+    """Return columns one after the other; the first says which."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+# -- which reports are new -------------------------------------------------------------------
+
+
+def fresh(owner: Ints, seq: Ints, runs: Mapping[str, Ints]) -> Ints:
+    """Return the numbers of the rows that are not in a run, sorted by (owner, seq), each once.
+
+    Of several under one identity the first counts. `runs` are sorted by (owner, first_seq).
+    """
+    key = owner << 32 | seq
+    order = np.arange(len(key))
+    if not (key[1:] >= key[:-1]).all():
+        order = np.argsort(key, kind="stable")
+        key = key[order]
+    keep = begins(key)
+    if len(runs["owner"]):
+        below = np.searchsorted(runs["owner"] << 32 | runs["first_seq"], key, "right") - 1
+        last = (runs["owner"] << 32 | runs["last_seq"])[below]
+        keep &= (below < 0) | (key > last)
+    return order if keep.all() else order[keep]
+
+
+def runs_with(rows: Mapping[str, NDArray[Any]], runs: Mapping[str, NDArray[Any]]) -> Columns:
+    """Return the runs of sequence numbers after new rows, sorted by (owner, seq), came.
+
+    A run is a longest stretch of numbers that are there. It keeps what its neighbours will be
+    held against: of both ends the boot, time and trust, of the first the link, of the last the
+    tag (`NO_SEAL` where not known), and how many of its reports do not vouch for the one before.
+    """
+    owner, seq = rows["owner"], rows["seq"]
+    key = owner << 32 | seq
+    follows = np.zeros(len(key), np.bool_)
+    follows[1:] = key[1:] == key[:-1] + 1
+    first = np.flatnonzero(~follows)
+    last = np.append(first[1:], len(key)) - 1
+    broken = np.zeros(len(key), np.int64)
+    broken[1:] = follows[1:] & _breaks(rows["tag"][:-1], rows["link"][1:])
+    made: Columns = {
+        "owner": owner[first],
+        "first_seq": seq[first],
+        "last_seq": seq[last],
+        "oldest_seq": np.maximum.reduceat(rows["oldest_seq"], first).astype(np.int64),
+        "breaks": np.add.reduceat(broken, first),
+        "link": rows["link"][first],
+        "tag": rows["tag"][last],
+    }
+    for end, numbers in (("first", first), ("last", last)):
+        for name in ("boot", "time_s", "trust"):
+            made[f"{end}_{name}"] = rows[name][numbers].astype(np.int64)
+    every = joint(made, runs)
+    every = take(every, np.argsort(every["owner"] << 32 | every["first_seq"], kind="stable"))
+    starts = every["owner"] << 32 | every["first_seq"]
+    ends = every["owner"] << 32 | every["last_seq"]
+    follows = np.zeros(len(starts), np.bool_)
+    follows[1:] = starts[1:] == ends[:-1] + 1
+    broken = every["breaks"].copy()
+    broken[1:] += follows[1:] & _breaks(every["tag"][:-1], every["link"][1:])
+    first = np.flatnonzero(~follows)
+    last = np.append(first[1:], len(starts)) - 1
+    merged = {
+        name: column[last if name.startswith("last_") or name == "tag" else first]
+        for name, column in every.items()
+    }
+    merged["breaks"] = np.add.reduceat(broken, first)
+    merged["oldest_seq"] = np.maximum.reduceat(every["oldest_seq"], first)
+    return merged
+
+
+def _breaks(tag: NDArray[Any], link: NDArray[Any]) -> Bools:
+    return np.asarray((tag != link) & (tag != NO_SEAL) & (link != NO_SEAL))
+
+
+# -- when reports were made ------------------------------------------------------------------
+
+
+def trust(rows: Mapping[str, NDArray[Any]]) -> Ints:
+    """Return how good each report's own time is, 0 for none."""
+    best = np.minimum(rows["clock"], table.CLOCK_NTP).astype(np.int64)
+    return np.where(rows["time_s"] > 0, best, 0)
+
+
+def boots(rows: Mapping[str, NDArray[Any]]) -> Columns:
+    """Return one row per boot of new rows, which are sorted by (owner, boot, seq).
+
+    best: the trust of its best clock; the rows made with it are its best rows, and all below is
+    of these. `anchor_seq`, `boot_cs`: of the first, and when it says that the boot began.
+    `falls`: a later one has an earlier time. `lower`: there are other rows as well.
+    """
+    first = np.flatnonzero(begins(rows["owner"], rows["boot"]))
+    count = np.diff(np.append(first, len(rows["seq"])))
+    best = np.maximum.reduceat(rows["trust"], first)
+    chosen = np.flatnonzero(rows["trust"] == np.repeat(best, count))
+    number = np.repeat(np.arange(len(first)), count)[chosen]
+    seq, time_s = rows["seq"][chosen], rows["time_s"][chosen].astype(np.int64)
+    offset_cs = time_s * 100 - rows["uptime_cs"][chosen]
+    start = np.flatnonzero(begins(number))  # every boot has a best row
+    stop = np.append(start[1:], len(number)) - 1
+    falls = np.zeros(len(number), np.bool_)
+    falls[1:] = (number[1:] == number[:-1]) & (time_s[1:] < time_s[:-1])
+    return {
+        "owner": rows["owner"][first],
+        "boot": rows["boot"][first].astype(np.int64),
+        "best": best,
+        "anchor_seq": seq[start],
+        "last_seq": seq[stop],
+        "first_time_s": time_s[start],
+        "last_time_s": time_s[stop],
+        "boot_cs": offset_cs[start],
+        "least_cs": np.minimum.reduceat(offset_cs, start),
+        "most_cs": np.maximum.reduceat(offset_cs, start),
+        "lower": np.diff(np.append(start, len(number))) < count,
+        "falls": np.logical_or.reduceat(falls, start),
+        "whole": np.zeros(len(first), np.bool_),
+        "to_s": np.full(len(first), NEVER_S),
+        "longest_s": np.maximum.reduceat(rows["period_s"], first).astype(np.int64),
+    }
+
+
+def boots_with(
+    made: Mapping[str, NDArray[Any]],
+    old: Mapping[str, NDArray[Any]],
+    is_old: Bools,
+    unclear: Bools,
+) -> tuple[Columns, Bools]:
+    """Return the boots after new ones came, and of which the times must be found anew.
+
+    Args:
+        made: what `boots` says of the new rows.
+        old: the same boots as they were; anything where `is_old` is false.
+        is_old: which were there.
+        unclear: whether new rows lie between old ones in a way that may be a fall.
+
+    Only a boot whose clock was set back, or whose earlier reports get another time by a better
+    or an earlier anchor, has to be looked at in whole.
+    """
+    better = is_old & (made["best"] > old["best"])
+    worse = is_old & (made["best"] < old["best"])
+    equal = is_old & ~better & ~worse
+    later = equal & (made["anchor_seq"] > old["last_seq"])
+    sooner = equal & (made["last_seq"] < old["anchor_seq"])
+    falls = np.where(worse, old["falls"], made["falls"])
+    falls = falls | (equal & (old["falls"] | unclear))
+    falls |= later & (made["first_time_s"] < old["last_time_s"])
+    falls |= sooner & (made["last_time_s"] > old["first_time_s"])
+    anchors = equal & (made["anchor_seq"] < old["anchor_seq"])
+    keeps = worse | (equal & ~anchors)  # the anchor that it had
+    ends = worse | (equal & (made["last_seq"] < old["last_seq"]))
+    merged: Columns = {name: np.array(column) for name, column in made.items()}
+    for name in ("anchor_seq", "boot_cs", "first_time_s"):
+        merged[name] = np.where(keeps, old[name], made[name])
+    for name in ("last_seq", "last_time_s"):
+        merged[name] = np.where(ends, old[name], made[name])
+    merged["best"] = np.where(worse, old["best"], made["best"])
+    for name, least in (("least_cs", np.minimum), ("most_cs", np.maximum)):
+        both = least(old[name], made[name])
+        merged[name] = np.where(worse, old[name], np.where(equal, both, made[name]))
+    merged["lower"] = made["lower"] | worse | better | (equal & old["lower"])
+    merged["falls"] = falls
+    merged["whole"] = is_old & old["whole"]
+    merged["to_s"] = np.where(is_old, old["to_s"], NEVER_S)
+    merged["longest_s"] = np.where(
+        is_old, np.maximum(old["longest_s"], made["longest_s"]), made["longest_s"]
+    )
+    moved = anchors & old["lower"] & (made["boot_cs"] != old["boot_cs"])
+    return merged, better | moved | mended(merged)
+
+
+def mended(boot: Mapping[str, NDArray[Any]]) -> Bools:
+    """Tell of which boots the clock was set back by more than is let pass."""
+    steps = boot["most_cs"] - boot["least_cs"] > _STEP_CS
+    return np.asarray(steps & boot["falls"] & (boot["best"] > 0))
+
+
+def between(
+    rows: Mapping[str, NDArray[Any]], best: Ints, old: Mapping[str, NDArray[Any]], runs: Columns
+) -> Bools:
+    """Tell which of new best rows may not lie between their neighbours in time.
+
+    Row by row stand beside the trust of their boot and what was known of it; `runs` are their
+    owners' before these rows came.
+    """
+    key = rows["owner"] << 32 | rows["seq"]
+    below = np.searchsorted(runs["owner"] << 32 | runs["first_seq"], key, "right") - 1
+    suspect = np.zeros(len(key), np.bool_)
+    for end, near_by, needed, sign in (
+        ("last", below, rows["seq"] > old["anchor_seq"], 1),
+        ("first", below + 1, rows["seq"] < old["last_seq"], -1),
+    ):
+        there = (near_by >= 0) & (near_by < len(runs["owner"]))
+        at = np.clip(near_by, 0, len(runs["owner"]) - 1)
+        near = there & (runs["owner"][at] == rows["owner"]) & (runs[f"{end}_trust"][at] == best)
+        near &= runs[f"{end}_boot"][at] == rows["boot"]
+        fits = sign * (rows["time_s"].astype(np.int64) - runs[f"{end}_time_s"][at]) >= 0
+        suspect |= needed & ~(near & fits)
+    return suspect
+
+
+def times(rows: Mapping[str, NDArray[Any]], best: Ints, boot_cs: Ints) -> Ints:
+    """Return when each report was made, `NEVER_S` where nobody knows; none of them is mended."""
+    at_s = rows["time_s"].astype(np.int64)
+    other = np.flatnonzero(rows["trust"] < best)
+    if len(other):
+        at_cs = boot_cs[other] + rows["uptime_cs"][other]
+        at_s[other] = np.sign(at_cs) * (np.abs(at_cs) // 100)  # towards 0, as SQL divides
+    at_s[best == 0] = NEVER_S
+    return at_s
+
+
+# -- intervals -------------------------------------------------------------------------------
+
+
+def laid(board: Ints, at_s: Ints, period_s: NDArray[Any], fact: Ints, before_s: Ints) -> Columns:
+    """Return the intervals that reports assert, neighbours that say the same joined.
+
+    Reports are sorted by board and time; of those with equal times the one that holds comes
+    first. `before_s` says for each board that occurs, in order, when the report before its first
+    one was made, `NEVER_S` if there is none.
+    """
+    gap_s = np.empty(len(at_s), np.int64)
+    gap_s[1:] = at_s[1:] - at_s[:-1]
+    first = np.flatnonzero(begins(board))
+    gap_s[first] = at_s[first] - before_s
+    period_s = period_s.astype(np.int64)
+    covered_s = np.where(2 * gap_s <= 5 * period_s, gap_s, period_s)
+    pieces = {
+        "board": board,
+        "start_s": at_s - covered_s,
+        "end_s": at_s,
+        "period_s": period_s,
+        "fact": fact,
+    }
+    return joined(pieces)
+
+
+def joined(pieces: Mapping[str, NDArray[Any]]) -> Columns:
+    """Join neighbours that say the same; pieces are sorted by board and time."""
+    there = pieces["start_s"] < pieces["end_s"]
+    if not there.all():
+        pieces = take(pieces, there)
+    new = begins(pieces["board"], pieces["fact"], pieces["period_s"])
+    new[1:] |= pieces["start_s"][1:] != pieces["end_s"][:-1]
+    first = np.flatnonzero(new)
+    last = np.append(first[1:], len(new)) - 1 if len(first) else first
+    found = take(pieces, first)
+    found["end_s"] = pieces["end_s"][last]
+    return found
+
+
+def relaid(
+    old: Mapping[str, NDArray[Any]],
+    ranges: Mapping[str, Ints],
+    new: Mapping[str, NDArray[Any]],
+) -> Columns:
+    """Return old intervals outside of ranges and new ones within, joined.
+
+    Args:
+        old: sorted by board and time.
+        ranges: (board, low_s, high_s], sorted, those of one board apart from each other.
+        new: none reaches out of its range.
+    """
+    low = moment(ranges["board"], ranges["low_s"])
+    high = moment(ranges["board"], ranges["high_s"])
+    start, end = moment(old["board"], old["start_s"]), moment(old["board"], old["end_s"])
+    first = np.searchsorted(high, start, "right")  # the first range that ends after it starts
+    count = np.maximum(np.searchsorted(low, end, "left") - first, 0)
+    # What is left of an interval that n ranges overlap are the n + 1 parts between them.
+    which = np.repeat(np.arange(len(start)), count + 1)
+    part = np.arange(len(which)) - np.repeat(np.cumsum(count + 1) - count - 1, count + 1)
+    left = take(old, which)
+    cut = part > 0
+    left["start_s"] = left["start_s"].copy()
+    left["end_s"] = left["end_s"].copy()
+    left["start_s"][cut] = ranges["high_s"][(first[which] + part - 1)[cut]]
+    cut = part < count[which]
+    left["end_s"][cut] = ranges["low_s"][(first[which] + part)[cut]]
+    left = take(left, left["start_s"] < left["end_s"])
+    every = joint(new, left)
+    return joined(take(every, np.argsort(moment(every["board"], every["start_s"]), kind="stable")))
+
+
+def changes_nothing(
+    at_s: Ints, period_s: Ints, fact: Ints, inside: Mapping[str, NDArray[Any]]
+) -> Bools:
+    """Tell which late reports leave the intervals as they are.
+
+    `inside` is, row by row, the last interval that starts before the report. A report that says
+    what its interval says anyway, under the same period, only splits a stretch in two; not so
+    within the first period, because what was not bridged before it might be now.
+    """
+    same = (inside["fact"] == fact) & (inside["period_s"] == period_s)
+    return np.asarray(same & (at_s > inside["start_s"] + period_s) & (at_s <= inside["end_s"]))

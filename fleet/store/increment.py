@@ -1,0 +1,445 @@
+"""Takes one piece of reports into what the store keeps, touching only what they change.
+
+The reports stand in the temporary table `incoming`: the columns of `recent`, and `link` and `tag`,
+the first eight bytes of each as a number, `NO_SEAL` where not known. A transaction is open.
+
+    1. which are new            by the runs of sequence numbers
+    2. when they were made      by the clocks of their boots
+    3. what they change         mostly the end of a board's intervals; for a late report the
+                                stretch between its neighbours; for a clock that is better known
+                                now the old and the new stretches of that boot's reports
+
+For 3 neighbours are read anew from the reports, as few as will do.
+"""
+
+# ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import duckdb
+import numpy as np
+from numpy.typing import NDArray
+
+from fleet.store import clock, fold
+from fleet.store.fold import END_S, NEVER_S, Bools, Columns, Ints
+from fleet.store.schema import BOOT, INTERVAL, MEASURED, RUN
+
+_CLOCK_COLUMNS = ("boot", "period_s", "uptime_cs", "time_s", "clock")
+_FACT_COLUMNS = ("state", "layer", "reason", "gateway_reason", "internet_reason")
+_LEDGER_COLUMNS = ("device", "key_id", "seq", *_CLOCK_COLUMNS, *_FACT_COLUMNS)
+_MENDED = "most_cs - least_cs > 500 AND falls AND best > 0"
+
+
+class Shelf(Protocol):
+    """Where reports are that were stored before."""
+
+    def source(
+        self, columns: tuple[str, ...], low_s: int | None = None, high_s: int | None = None
+    ) -> str:
+        """Return SQL for columns of the stored reports and `cold`, whether from a day file.
+
+        Of those in day files the ones suffice that were made from `low_s` to `high_s`.
+        """
+
+
+@dataclass(frozen=True)
+class Added:
+    """What a piece brought: how many reports were new, and which rows of it were not."""
+
+    new: int
+    known: Ints
+
+
+def add(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> Added:
+    """Take the new reports of `incoming` into `recent`, `run`, `boot` and `interval`."""
+    return _Increment(connection, shelf).add()
+
+
+@contextmanager
+def registered(
+    connection: duckdb.DuckDBPyConnection, name: str, columns: Mapping[str, NDArray[Any]]
+) -> Iterator[None]:
+    """Let SQL see columns as a table."""
+    connection.register(name, dict(columns))
+    try:
+        yield
+    finally:
+        connection.unregister(name)
+
+
+class _Increment:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> None:
+        self._connection = connection
+        self._shelf = shelf
+
+    def add(self) -> Added:
+        rows, runs, known = self._fresh()
+        if not len(rows["seq"]):
+            return Added(0, known)
+        rows["trust"] = fold.trust(rows)
+        self._put("run", RUN, fold.runs_with(rows, runs))
+        rows, boots, dirty, number = self._timed(rows, runs)
+        last_s, longest_s = self._before(rows)
+        points = [self._redo(rows, boots, dirty, number)] if dirty.any() else []
+        self._store(known)
+        self._connection.execute(
+            "DELETE FROM boot USING owner AS o, made AS m WHERE o.owner = m.owner "
+            "AND boot.device = o.device AND boot.key_id = o.key_id AND boot.boot = m.boot"
+        )
+        self._connection.execute("DROP TABLE made")
+        self._insert("boot", BOOT, boots)
+        settled = (rows["at_s"] != NEVER_S) & ~dirty[number]
+        points.append(self._extend(_by_time(fold.take(rows, settled)), last_s))
+        self._relay(fold.joint(*points), longest_s)
+        return Added(len(rows["seq"]), known)
+
+    # -- which are new -------------------------------------------------------------------------
+
+    def _fresh(self) -> tuple[Columns, Columns, Ints]:
+        """Return the new reports by (owner, seq), the runs of their owners, and the known rows."""
+        execute = self._connection.execute
+        execute(
+            "CREATE OR REPLACE TEMP TABLE owner AS SELECT device, key_id, "
+            "row_number() OVER (ORDER BY device, key_id) - 1 AS owner, "
+            "dense_rank() OVER (ORDER BY device) - 1 AS board "
+            "FROM (SELECT DISTINCT device, key_id FROM incoming)"
+        )
+        execute("CREATE OR REPLACE TEMP TABLE board AS SELECT DISTINCT device, board FROM owner")
+        names = ", ".join((*_CLOCK_COLUMNS, *_FACT_COLUMNS, "link", "tag"))
+        rows = self._columns(
+            f"SELECT owner, board, seq::BIGINT AS seq, oldest_seq, {names}, "
+            "incoming.rowid AS number FROM incoming JOIN owner USING (device, key_id)"
+        )
+        runs = self._columns(
+            f"SELECT owner, {_but_owner(RUN)} FROM run JOIN owner USING (device, key_id) "
+            "ORDER BY owner, first_seq"
+        )
+        new = fold.fresh(rows["owner"], rows["seq"], runs)
+        known = np.ones(len(rows["seq"]), np.bool_)
+        known[new] = False
+        numbers = rows.pop("number")
+        return fold.take(rows, new), runs, numbers[known]
+
+    def _store(self, known: Ints) -> None:
+        """Put the new reports into `recent`; what a report does not know is NULL there."""
+        nothing = ", ".join(
+            f"nullif({name}, {missing}) AS {name}" for name, (_, missing) in MEASURED.items()
+        )
+        query = (
+            f"INSERT INTO recent BY NAME SELECT * EXCLUDE (link, tag) REPLACE ({nothing}) "
+            "FROM incoming"
+        )
+        if not len(known):
+            self._connection.execute(query)
+            return
+        with registered(self._connection, "known", {"number": known}):
+            self._connection.execute(f"{query} ANTI JOIN known ON incoming.rowid = known.number")
+
+    # -- when they were made -------------------------------------------------------------------
+
+    def _timed(self, rows: Columns, runs: Columns) -> tuple[Columns, Columns, Bools, Ints]:
+        """Return when the reports were made, as far as that can be told without others.
+
+        Returns: the rows by (owner, boot, seq) with `at_s`; their boots as they are now; of which
+            boots the times must be found anew; the number of each row's boot.
+        """
+        key = rows["owner"] << 16 | rows["boot"]
+        if (key[1:] < key[:-1]).any():
+            rows = fold.take(rows, np.argsort(key, kind="stable"))
+        made = fold.boots(rows)
+        count = np.diff(
+            np.append(np.flatnonzero(fold.begins(rows["owner"], rows["boot"])), len(rows["seq"]))
+        )
+        number = np.repeat(np.arange(len(count)), count)
+        with registered(self._connection, "new_boot", made):
+            self._connection.execute(
+                "CREATE OR REPLACE TEMP TABLE made AS SELECT owner, boot FROM new_boot"
+            )
+        found = self._columns(
+            f"SELECT owner, {_but_owner(BOOT)} FROM boot JOIN owner USING (device, key_id) "
+            "SEMI JOIN made USING (owner, boot) ORDER BY owner, boot"
+        )
+        old, is_old = _aligned(found, made)
+        unclear = np.zeros(len(count), np.bool_)
+        mixed = is_old & (made["best"] == old["best"]) & (made["best"] > 0)
+        mixed &= (made["anchor_seq"] < old["last_seq"]) & (made["last_seq"] > old["anchor_seq"])
+        if mixed.any():
+            chosen = np.flatnonzero(mixed[number] & (rows["trust"] == made["best"][number]))
+            which = number[chosen]
+            suspect = fold.between(
+                fold.take(rows, chosen), made["best"][which], fold.take(old, which), runs
+            )
+            unclear[which[suspect]] = True
+        boots, dirty = fold.boots_with(made, old, is_old, unclear)
+        dirty |= fold.mended(boots)
+        rows["at_s"] = fold.times(rows, boots["best"][number], boots["boot_cs"][number])
+        reached = np.where(dirty[number], NEVER_S, rows["at_s"])
+        first = np.cumsum(count) - count
+        boots["to_s"] = np.maximum(boots["to_s"], np.maximum.reduceat(reached, first))
+        return rows, boots, dirty, number
+
+    def _before(self, rows: Columns) -> tuple[Ints, Ints]:
+        """Return of each board when its last report was made, and its longest period."""
+        found = self._columns(
+            "SELECT board, max(to_s) AS to_s, max(longest_s) AS longest_s "
+            "FROM boot JOIN board USING (device) GROUP BY board ORDER BY board"
+        )
+        boards = int(rows["board"].max()) + 1
+        last_s = np.full(boards, NEVER_S)
+        longest_s = np.zeros(boards, np.int64)
+        there = found["board"] < boards
+        last_s[found["board"][there]] = found["to_s"][there]
+        longest_s[found["board"][there]] = found["longest_s"][there]
+        np.maximum.at(longest_s, rows["board"], rows["period_s"].astype(np.int64))
+        return last_s, longest_s
+
+    def _redo(self, rows: Columns, boots: Columns, dirty: Bools, number: Ints) -> Columns:
+        """Time boots by all of their reports; return (board, at_s) of all that changes.
+
+        Puts into `boots` what is true of them then.
+        """
+        execute = self._connection.execute
+        again = fold.take(boots, dirty)
+        with registered(self._connection, "dirty", {k: again[k] for k in ("owner", "boot")}):
+            execute(
+                "CREATE OR REPLACE TEMP TABLE dirty_boot AS SELECT device, key_id, board, owner, "
+                "boot FROM dirty JOIN owner USING (owner)"
+            )
+        columns = ", ".join(_LEDGER_COLUMNS)
+        execute(
+            f"CREATE OR REPLACE TEMP TABLE whole_row AS SELECT {columns}, cold "
+            f"FROM ({self._shelf.source(_LEDGER_COLUMNS)}) "
+            "SEMI JOIN dirty_boot USING (device, key_id, boot)"
+        )
+        execute(
+            "CREATE OR REPLACE TEMP TABLE timed_before AS "
+            f"SELECT device, key_id, seq, at_s FROM ({clock.timed('whole_row')})"
+        )
+        mine = fold.take(rows, dirty[number])
+        with registered(self._connection, "mine", {k: mine[k] for k in ("owner", *_new_columns())}):
+            names = ", ".join(_new_columns())
+            execute(
+                f"INSERT INTO whole_row BY NAME SELECT device, key_id, {names}, false AS cold "
+                "FROM mine JOIN owner USING (owner)"
+            )
+        execute(
+            "CREATE OR REPLACE TEMP TABLE timed_now AS "
+            f"SELECT device, key_id, boot, seq, at_s FROM ({clock.timed('whole_row')})"
+        )
+        whole = self._columns(
+            "SELECT owner, boot, seq::BIGINT AS seq, period_s, uptime_cs, time_s, clock, cold, "
+            f"coalesce(at_s, {NEVER_S})::BIGINT AS at_s "
+            "FROM whole_row JOIN dirty_boot USING (device, key_id, boot) "
+            "LEFT JOIN timed_now USING (device, key_id, boot, seq) ORDER BY owner, boot, seq"
+        )
+        whole["trust"] = fold.trust(whole)
+        true = fold.boots(whole)
+        first = np.flatnonzero(fold.begins(whole["owner"], whole["boot"]))
+        true["to_s"] = np.maximum.reduceat(whole["at_s"], first)
+        true["whole"] = again["whole"] | np.logical_or.reduceat(whole["cold"], first)
+        for name, column in true.items():
+            boots[name][dirty] = column
+        return self._columns(
+            "SELECT board, unnest([n.at_s, o.at_s])::BIGINT AS at_s "
+            "FROM timed_now AS n FULL JOIN timed_before AS o USING (device, key_id, seq) "
+            "JOIN board USING (device) WHERE n.at_s IS DISTINCT FROM o.at_s",
+            "at_s IS NOT NULL",
+        )
+
+    # -- what they change ----------------------------------------------------------------------
+
+    def _extend(self, rows: Columns, last_s: Ints) -> Columns:
+        """Lay what comes after all that was there; return (board, at_s) of what else changes."""
+        fact = fold.facts(rows)
+        late = rows["at_s"] <= last_s[rows["board"]]
+        points = {"board": rows["board"][:0], "at_s": rows["at_s"][:0]}
+        if late.any():
+            points = self._changing(fold.take(rows, late), fact[late])
+            rows, fact = fold.take(rows, ~late), fact[~late]
+        if not len(fact):
+            return points
+        boards = rows["board"][fold.begins(rows["board"])]
+        before_s = last_s[boards]
+        new = fold.laid(rows["board"], rows["at_s"], rows["period_s"], fact, before_s)
+        ranges = {
+            "board": boards,
+            "low_s": before_s,
+            "high_s": np.full(len(boards), END_S),
+        }
+        self._replace(ranges, new)
+        return points
+
+    def _changing(self, late: Columns, fact: Ints) -> Columns:
+        """Return (board, at_s) of late reports that say something new."""
+        asked = {"board": late["board"], "at_s": late["at_s"], "number": np.arange(len(fact))}
+        with registered(self._connection, "late", asked):
+            inside = self._columns(
+                f"SELECT number, coalesce(start_s, {END_S})::BIGINT AS start_s, "
+                "coalesce(end_s, 0) AS end_s, coalesce(period_s, 0) AS period_s, "
+                f"{', '.join(f'coalesce({n}::UTINYINT, 0) AS {n}' for n in fold.FACTS)} "
+                "FROM (SELECT * FROM late JOIN board USING (board)) AS late "
+                "ASOF LEFT JOIN interval "
+                "ON late.device = interval.device AND late.at_s > interval.start_s "
+                "ORDER BY number"
+            )
+        inside["fact"] = fold.packed(inside)
+        period_s = late["period_s"].astype(np.int64)
+        changes = ~fold.changes_nothing(late["at_s"], period_s, fact, inside)
+        return {"board": late["board"][changes], "at_s": late["at_s"][changes]}
+
+    def _relay(self, points: Columns, longest_s: Ints) -> None:
+        """Lay anew whatever reports at given times may have changed, by all reports around."""
+        if not len(points["at_s"]):
+            return
+        order = np.argsort(fold.moment(points["board"], points["at_s"]), kind="stable")
+        board, at_s = points["board"][order], points["at_s"][order]
+        # Farther than its grace no report of the board reaches back.
+        reach_s = longest_s[board] * 5 // 2 + 1
+        apart = fold.begins(board)
+        apart[1:] |= at_s[1:] - at_s[:-1] > 2 * reach_s[1:]
+        first = np.flatnonzero(apart)
+        last = np.append(first[1:], len(board)) - 1
+        windows = {
+            "number": np.arange(len(first)),
+            "board": board[first],
+            "low_s": at_s[first] - reach_s[first],
+            "high_s": at_s[last] + reach_s[first],
+        }
+        rows = self._around(windows)
+        fact = fold.facts(rows)
+        ranges = {name: windows[name] for name in ("board", "low_s")}
+        ranges["high_s"] = at_s[last].copy()
+        if len(fact):
+            start = np.flatnonzero(fold.begins(rows["number"]))
+            stop = np.append(start[1:], len(fact)) - 1
+            number = rows["number"][start]
+            ranges["high_s"][number] = np.maximum(at_s[last][number], rows["at_s"][stop])
+            # The first one only tells where the next begins, if it was there before.
+            told = rows["at_s"][start] < at_s[first][number]
+            ranges["low_s"] = ranges["low_s"].copy()
+            ranges["low_s"][number[told]] = rows["at_s"][start][told]
+        new = fold.laid(
+            rows["number"], rows["at_s"], rows["period_s"], fact,
+            np.full(int(fold.begins(rows["number"]).sum()), NEVER_S),
+        )  # fmt: skip
+        new = fold.take(new, new["end_s"] > ranges["low_s"][new["board"]])
+        low_s = ranges["low_s"][new["board"]]
+        new["start_s"] = np.maximum(new["start_s"], low_s)
+        new["board"] = windows["board"][new["board"]]
+        self._replace(ranges, new)
+
+    def _around(self, windows: Columns) -> Columns:
+        """Return the reports in windows by time, the one that holds first."""
+        execute = self._connection.execute
+        with registered(self._connection, "given", windows):
+            execute(
+                "CREATE OR REPLACE TEMP TABLE span AS "
+                "SELECT number, device, low_s, high_s FROM given JOIN board USING (board)"
+            )
+        columns = ", ".join(_LEDGER_COLUMNS)
+        execute(
+            "CREATE OR REPLACE TEMP TABLE looked AS SELECT device, key_id, boot, best, boot_cs, "
+            f"whole OR ({_MENDED}) AS in_whole FROM boot "
+            "SEMI JOIN span USING (device)"
+        )
+        near = self._shelf.source(
+            _LEDGER_COLUMNS, int(windows["low_s"].min()), int(windows["high_s"].max())
+        )
+        parts = [
+            f"""SELECT {columns}, CASE WHEN {clock.TRUST} = best THEN time_s::BIGINT
+                    ELSE (boot_cs + uptime_cs) // 100 END AS at_s
+                FROM ({near}) JOIN (FROM looked WHERE NOT in_whole AND best > 0)
+                    USING (device, key_id, boot)"""
+        ]
+        ((whole,),) = execute("SELECT count(*) FROM looked WHERE in_whole").fetchall()
+        if whole:
+            execute(
+                f"CREATE OR REPLACE TEMP TABLE whole_row AS SELECT {columns} "
+                f"FROM ({self._shelf.source(_LEDGER_COLUMNS)}) "
+                "SEMI JOIN (FROM looked WHERE in_whole) USING (device, key_id, boot)"
+            )
+            parts.append(f"SELECT {columns}, at_s FROM ({clock.timed('whole_row')})")
+        return self._columns(
+            f"SELECT number, at_s, period_s, {', '.join(_FACT_COLUMNS)} "
+            f"FROM ({' UNION ALL '.join(parts)}) AS r JOIN span ON span.device = r.device "
+            "AND at_s BETWEEN low_s AND high_s ORDER BY number, at_s, key_id DESC, seq DESC"
+        )
+
+    def _replace(self, ranges: Columns, new: Columns) -> None:
+        """Put new intervals in the place of what was in ranges."""
+        execute = self._connection.execute
+        with registered(self._connection, "given", ranges):
+            execute(
+                "CREATE OR REPLACE TEMP TABLE touched AS "
+                "SELECT DISTINCT interval.rowid AS number, board, interval.* "
+                "FROM interval JOIN board USING (device) JOIN given USING (board) "
+                "WHERE end_s >= low_s AND start_s <= high_s"
+            )
+        old = self._columns(
+            f"SELECT board, start_s, end_s, period_s, {', '.join(fold.FACTS)} "
+            "FROM touched ORDER BY board, start_s"
+        )
+        old["fact"] = fold.packed(old)
+        for name in fold.FACTS:
+            del old[name]
+        laid = fold.relaid(old, ranges, new)
+        execute("DELETE FROM interval WHERE rowid IN (SELECT number FROM touched)")
+        laid |= fold.spelled(laid.pop("fact"))
+        with registered(self._connection, "given", laid):
+            execute(
+                "INSERT INTO interval BY NAME "
+                f"SELECT {', '.join(INTERVAL)} FROM given JOIN board USING (board)"
+            )
+
+    # -- SQL -----------------------------------------------------------------------------------
+
+    def _columns(self, query: str, condition: str = "") -> Columns:
+        if condition:
+            query = f"SELECT * FROM ({query}) WHERE {condition}"
+        found: Columns = self._connection.execute(query).fetchnumpy()
+        return found
+
+    def _put(self, name: str, columns: Mapping[str, str], rows: Columns) -> None:
+        """Replace all rows of the owners."""
+        self._connection.execute(
+            f"DELETE FROM {name} USING owner AS o "
+            f"WHERE {name}.device = o.device AND {name}.key_id = o.key_id"
+        )
+        self._insert(name, columns, rows)
+
+    def _insert(self, name: str, columns: Mapping[str, str], rows: Columns) -> None:
+        with registered(self._connection, "given", rows):
+            self._connection.execute(
+                f"INSERT INTO {name} BY NAME SELECT {', '.join(columns)} "
+                "FROM given JOIN owner USING (owner)"
+            )
+
+
+def _but_owner(columns: Mapping[str, str]) -> str:
+    return ", ".join(name for name in columns if name not in ("device", "key_id"))
+
+
+def _new_columns() -> tuple[str, ...]:
+    return ("seq", *_CLOCK_COLUMNS, *_FACT_COLUMNS)
+
+
+def _aligned(found: Columns, made: Columns) -> tuple[Columns, Bools]:
+    """Return for each boot that was made the one that was there, and whether there was one."""
+    if not len(found["owner"]):
+        return made, np.zeros(len(made["owner"]), np.bool_)
+    have, want = (each["owner"] << 16 | each["boot"] for each in (found, made))
+    at = np.minimum(np.searchsorted(have, want), len(have) - 1)
+    return fold.take(found, at), have[at] == want
+
+
+def _by_time(rows: Columns) -> Columns:
+    """Return rows by (board, time), of equal times the highest (key, seq) first."""
+    key = fold.moment(rows["board"], rows["at_s"])
+    if (key[1:] > key[:-1]).all():
+        return rows
+    return fold.take(rows, np.lexsort((-rows["seq"], -rows["owner"], key)))

@@ -1,0 +1,136 @@
+"""What the store's DuckDB file holds.
+
+    report    as a table of its own for each reading: `recent` and the day files together
+    recent    reports that are in no day file yet
+    part      the day files; what is not named here is debris
+    cursor    how far each gateway was read
+    run       which sequence numbers are there, and what is missing between them
+    boot      by which clock the reports of a boot are timed
+    interval  what each board said over which time: the ledger
+
+The last three follow from the set of reports and are kept up to date with each piece.
+"""
+
+from __future__ import annotations
+
+from firmware.linkreport import report as wire
+from firmware.linkreport.term import LAYERS
+from fleet.store.fold import NO_SEAL
+
+VERSION = 2
+
+_LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
+
+# name: (type, what stands on the wire where nothing was measured); in the order of the wire.
+MEASURED = {
+    "rssi_dbm": ("TINYINT", wire.NO_RSSI),
+    "channel": ("UTINYINT", wire.NO_U8),
+    "bssid": ("BLOB", r"'\x00\x00\x00\x00\x00\x00'::BLOB"),
+    "association_ms": ("USMALLINT", wire.NO_U16),
+    "addressing_ms": ("USMALLINT", wire.NO_U16),
+    "gateway_rtt_us": ("UINTEGER", wire.NO_U32),
+    "gateway_loss_percent": ("UTINYINT", wire.NO_U8),
+    "reset_cause": ("UTINYINT", wire.NO_U8),
+    "resolver_ms": ("USMALLINT", wire.NO_U16),
+    "internet_connect_ms": ("USMALLINT", wire.NO_U16),
+    "internet_http_ms": ("USMALLINT", wire.NO_U16),
+    "http_status": ("USMALLINT", wire.NO_U16),
+    "heap_free_bytes": ("UINTEGER", wire.NO_U32),
+    "spool_reports": ("USMALLINT", wire.NO_U16),
+    "error_count": ("USMALLINT", wire.NO_U16),
+}
+COLUMNS = {
+    "device": "VARCHAR",
+    "gateway": "VARCHAR",
+    "received_s": "UINTEGER",
+    "key_id": "USMALLINT",
+    "seq": "UINTEGER",
+    "oldest_seq": "UINTEGER",
+    "boot": "USMALLINT",
+    "period_s": "USMALLINT",
+    "uptime_cs": "UINTEGER",
+    "time_s": "UINTEGER",
+    "clock": "UTINYINT",
+    "state": "UTINYINT",
+    "layer": "UTINYINT",
+    "reason": "UTINYINT",
+    "confidence_percent": "UTINYINT",
+    **dict.fromkeys(_LAYER_COLUMNS, "UTINYINT"),
+    **{name: kind for name, (kind, _) in MEASURED.items()},
+    "raw": "BLOB",
+}
+DEFINITION = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+
+# Each keeps what `fleet.store.fold` says of it.
+RUN = {
+    "device": "VARCHAR",
+    "key_id": "USMALLINT",
+    "first_seq": "BIGINT",
+    "last_seq": "BIGINT",
+    "oldest_seq": "BIGINT",
+    "breaks": "BIGINT",
+    "link": "UBIGINT",
+    "tag": "UBIGINT",
+    "first_boot": "BIGINT",
+    "first_time_s": "BIGINT",
+    "first_trust": "BIGINT",
+    "last_boot": "BIGINT",
+    "last_time_s": "BIGINT",
+    "last_trust": "BIGINT",
+}
+BOOT = {
+    "device": "VARCHAR",
+    "key_id": "USMALLINT",
+    "boot": "BIGINT",
+    "best": "BIGINT",
+    "anchor_seq": "BIGINT",
+    "last_seq": "BIGINT",
+    "first_time_s": "BIGINT",
+    "last_time_s": "BIGINT",
+    "boot_cs": "BIGINT",
+    "least_cs": "BIGINT",
+    "most_cs": "BIGINT",
+    "lower": "BOOLEAN",
+    "falls": "BOOLEAN",
+    "whole": "BOOLEAN",
+    "to_s": "BIGINT",
+    "longest_s": "BIGINT",
+}
+INTERVAL = {
+    "device": "VARCHAR",
+    "start_s": "BIGINT",
+    "end_s": "BIGINT",
+    "period_s": "BIGINT",
+    "state": "UTINYINT",
+    "layer": "UTINYINT",
+    "reason": "UTINYINT",
+    "internet_reason": "UTINYINT",
+    "reaches": "BOOLEAN",
+    "misses": "BOOLEAN",
+}
+KEPT = {"run": RUN, "boot": BOOT, "interval": INTERVAL}
+
+
+def _table(name: str, columns: dict[str, str]) -> str:
+    return f"CREATE TABLE {name} ({', '.join(f'{n} {kind}' for n, kind in columns.items())});"
+
+
+TABLES = "".join(_table(name, columns) for name, columns in KEPT.items())
+CURSOR = """
+    CREATE TABLE cursor (
+        gateway VARCHAR PRIMARY KEY, database VARCHAR, "row" UBIGINT, collected_s UBIGINT
+    );
+"""
+ADDED = f"""
+    CREATE TABLE recent ({DEFINITION});
+    {TABLES}
+    CREATE TABLE schema AS SELECT {VERSION} AS version;
+"""
+SCHEMA = f"{CURSOR} {ADDED}"
+
+# A piece of reports on its way in; `link` and `tag` are the first eight bytes of each.
+INCOMING = f"{DEFINITION}, link UBIGINT, tag UBIGINT"
+LINK_AND_TAG = f"""
+    coalesce(('0x' || hex(raw)[-64:-49])::UBIGINT, {NO_SEAL}) AS link,
+    coalesce(('0x' || hex(raw)[-32:-17])::UBIGINT, {NO_SEAL}) AS tag
+"""

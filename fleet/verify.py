@@ -1,0 +1,86 @@
+"""Is what the store keeps of the reports what the reports say? For auditors, and after repairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from firmware.linkreport import term
+from fleet.errors import NetzpulsError
+from fleet.ledger import FOREVER_S, Difference, differences
+from fleet.period import Period
+from fleet.store import Store
+
+
+class LedgerError(NetzpulsError):
+    """The intervals in the store are not what its reports say."""
+
+    code = "ledger-differs"
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a full recomputation found.
+
+    Attributes:
+        reports, boards: how many were read.
+        intervals: how many the store keeps.
+        differences: stretches that only one of both says.
+    """
+
+    reports: int
+    boards: int
+    intervals: int
+    differences: tuple[Difference, ...]
+
+    def text(self) -> str:
+        """Return it in one line."""
+        return (
+            f"equal to the second: {self.intervals:,} intervals of {self.boards:,} boards, "
+            f"recomputed from {self.reports:,} reports"
+        )
+
+    def error(self, city: str) -> LedgerError | None:
+        """Return what is wrong, None if nothing is."""
+        if not self.differences:
+            return None
+        boards = len({each.interval.subject for each in self.differences})
+        return LedgerError(
+            f"{city}: the ledger of {boards} boards is not what their reports say",
+            hint="keep a copy of the store for us, then move it away and collect anew",
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "reports": self.reports,
+            "boards": self.boards,
+            "intervals": self.intervals,
+            "differences": [
+                {
+                    "board": each.interval.subject,
+                    "start_s": each.interval.start_s,
+                    "end_s": each.interval.end_s,
+                    "said_by": each.said_by,
+                    "state": term.STATES[each.interval.state],
+                    "layer": each.interval.layer,
+                    "reason": each.interval.reason,
+                }
+                for each in self.differences
+            ],
+        }
+
+
+def verify(city: Path) -> Verification:
+    """Recompute all boards' intervals from all reports and compare them.
+
+    Raises: StoreError: there is no store to read.
+    """
+    with Store(city).reading() as connection:
+        ((reports, boards),) = connection.execute(
+            "SELECT count(*), count(DISTINCT device) FROM report"
+        ).fetchall()
+        ((intervals,),) = connection.execute("SELECT count(*) FROM interval").fetchall()
+        found = differences(connection, Period(-FOREVER_S, FOREVER_S))
+    return Verification(reports, boards, intervals, tuple(found))

@@ -1,0 +1,167 @@
+"""The ledger kept up to date piece by piece is at any time what all reports together say."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import duckdb
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firmware.linkreport import table
+from fleet.ledger import Ledger, Window, differences
+from fleet.period import Period
+from fleet.store import increment, schema
+from fleet.store.part import Shelf
+from tests.fleet import reference
+from tests.fleet.reference import Row
+from tests.fleet.test_ledger import NOW_S, PLACES, ROWS, WINDOWS, _seconds, _up
+
+ALWAYS = Period(1, 1 << 33)
+_KEPT = ("run", "boot", "interval")
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as memory:
+        memory.execute("SET threads = 1")
+        memory.execute(schema.SCHEMA)
+        memory.execute(f"CREATE TEMP TABLE incoming ({schema.INCOMING})")
+        memory.execute("CREATE TEMP VIEW report AS FROM recent")
+        yield memory
+
+
+def _clear(connection: duckdb.DuckDBPyConnection) -> None:
+    for name in ("recent", *_KEPT):
+        connection.execute(f"TRUNCATE {name}")
+
+
+def _add(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> int:
+    connection.execute("TRUNCATE incoming")
+    columns = [*Row._fields, "link", "tag"]
+    with connection.appender("incoming", columns=columns) as appender:
+        for row in rows:
+            appender.append_row(*row, row.seq - 1, row.seq)
+    connection.execute("UPDATE incoming SET oldest_seq = 1")
+    return increment.add(connection, Shelf(connection, Path())).new
+
+
+def _assert_equal(connection: duckdb.DuckDBPyConnection) -> None:
+    assert differences(connection, ALWAYS) == []
+
+
+# As boards report: numbers and monotonic time rise, the clock is kept, set and set back.
+@st.composite
+def _boards(draw: st.DrawFn) -> list[Row]:
+    rows = []
+    for device in ("a1", "a2", "b1"):
+        seq = 0
+        for boot in range(draw(st.integers(1, 2))):
+            uptime_s = draw(st.integers(0, 5))
+            began_s = NOW_S + draw(st.integers(-50, 100)) + 60 * boot
+            off_s, clock = 0, draw(st.integers(0, 3))
+            for _ in range(draw(st.integers(0, 12))):
+                seq += 1
+                period_s = draw(st.sampled_from([2, 2, 2, 3, 10]))
+                uptime_s += draw(st.sampled_from([0, 1, 2, 2, 2, 2, 5, 7, 20]))
+                off_s += draw(st.sampled_from([0, 0, 0, 0, 0, 0, 4, -4, 30, -30]))
+                clock = draw(st.sampled_from([clock, clock, clock, 0, 1, 2, 3]))
+                rows.append(
+                    Row(
+                        device, 1 + boot % 2 * draw(st.integers(0, 1)), seq, boot, period_s,
+                        uptime_s * 100, began_s + uptime_s + off_s if clock else 0, clock,
+                        draw(st.sampled_from([1, 1, 1, 3, 0])), draw(st.sampled_from([0, 0, 7])),
+                        1, 1, draw(st.sampled_from([table.OK, table.CONNECT_TIMEOUT])),
+                    )
+                )  # fmt: skip
+    return rows
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rows=st.one_of(
+        _boards(),
+        st.lists(ROWS, max_size=25),
+    ),
+    windows=st.lists(WINDOWS, max_size=3),
+    stints=PLACES,
+    length_s=st.integers(1, 40),
+    pieces=st.integers(1, 4),
+    shuffled=st.sampled_from(["not", "pieces", "all"]),
+    seed=st.integers(0, 1 << 16),
+)
+def test_any_pieces_in_any_order_give_what_all_reports_say(
+    connection: duckdb.DuckDBPyConnection,
+    *,
+    rows: list[Row],
+    windows: list[Window],
+    stints: list[reference.Stint],
+    length_s: int,
+    pieces: int,
+    shuffled: str,
+    seed: int,
+) -> None:
+    _clear(connection)
+    rows = list({(row.device, row.key_id, row.seq): row for row in rows}.values())
+    chance = random.Random(seed)
+    if shuffled == "all":
+        chance.shuffle(rows)
+    cuts = sorted(chance.randint(0, len(rows)) for _ in range(pieces - 1))
+    split = [rows[a:b] for a, b in zip([0, *cuts], [*cuts, len(rows)], strict=True)]
+    if shuffled == "pieces":
+        chance.shuffle(split)
+    here: list[Row] = []
+    for piece in split:
+        twice = [*piece, *chance.sample(here, min(2, len(here)))]
+        here += piece
+        assert _add(connection, twice) == len(piece)
+        _assert_equal(connection)
+    period = Period(NOW_S, NOW_S + length_s)
+    ledger = Ledger(connection, period, stints, windows)
+    boards, lines = reference.ledger(rows, stints, period.start_s, period.end_s, windows)
+    assert _seconds(ledger, "board") == boards
+    assert _seconds(ledger, "line") == lines
+    for states in ledger.seconds("board").values():
+        assert sum(states) == length_s
+
+
+def _dump(connection: duckdb.DuckDBPyConnection, name: str) -> list[tuple[object, ...]]:
+    # How far a boot had to be looked at depends on what came when, what it says does not.
+    columns = ", ".join(n for n in schema.KEPT[name] if n not in ("whole", "falls"))
+    return connection.table(name).project(columns).order(columns).fetchall()
+
+
+@settings(max_examples=8, deadline=None)
+@given(rows=_boards(), seed=st.integers(0, 1 << 16), size=st.integers(3, 12))
+def test_what_is_kept_does_not_depend_on_the_pieces(
+    connection: duckdb.DuckDBPyConnection, rows: list[Row], seed: int, size: int
+) -> None:
+    _clear(connection)
+    rows = list({(row.device, row.key_id, row.seq): row for row in rows}.values())
+    if rows:
+        _add(connection, rows)
+    at_once = {name: _dump(connection, name) for name in _KEPT}
+    _clear(connection)
+    random.Random(seed).shuffle(rows)
+    for at in range(0, len(rows), size):
+        _add(connection, rows[at : at + size])
+    assert {name: _dump(connection, name) for name in _KEPT} == at_once
+
+
+def test_a_late_report_that_says_nothing_new_changes_no_interval(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    _clear(connection)
+    rows = [_up("a1", seq, NOW_S + 60 * seq)._replace(uptime_cs=6000 * seq) for seq in range(1, 10)]
+    _add(connection, [row for row in rows if row.seq != 5])
+    before = connection.execute("SELECT rowid, * FROM interval").fetchall()
+    _add(connection, [rows[5]])
+    assert connection.execute("SELECT rowid, * FROM interval").fetchall() == before
+    _assert_equal(connection)
+    down = rows[3]._replace(seq=20, time_s=NOW_S + 200, uptime_cs=20_000, state=table.DOWN)
+    _add(connection, [down])
+    _assert_equal(connection)
+    assert len(Ledger(connection, Period(NOW_S, NOW_S + 480), ()).intervals("board")) == 3
