@@ -21,12 +21,12 @@ import duckdb
 from firmware.linkreport import table, term
 from fleet import calendar, exclusion, post
 from fleet.inventory import Inventory, Subject
-from fleet.ledger import _TIMED, Interval, Kind, Ledger
+from fleet.ledger import Interval, Kind, Ledger
 from fleet.maintenance import Maintenance
 from fleet.period import Period, duration, iso
 from fleet.post import Post
 from fleet.report import layer_name
-from fleet.store import Store
+from fleet.store import Store, clock
 
 _CLOCKS = {
     table.CLOCK_NONE: "none",
@@ -360,7 +360,7 @@ _REPORTS = f"""
     WITH one AS (SELECT * FROM report WHERE device = $device),
     spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s
-        FROM ({_TIMED.replace("FROM report", "FROM one AS report")})
+        FROM ({clock.timed("one")})
         WINDOW w AS (ORDER BY at_s, key_id DESC, seq DESC)
     ),
     covering AS (

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import fleet.cli
 from firmware.linkreport import table
-from fleet import explain, store
+from fleet import explain
 from fleet.explain import Word
+from fleet.store import schema
 from tests.fleet import reference
 from tests.fleet.reference import Row
 from tests.fleet.test_ledger import NOW_S, ROWS
@@ -26,7 +27,7 @@ from tests.fleet.town import DAY_S, LINE_CUT, PERIOD_S, Town, fill_store, mainta
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as memory:
         memory.execute("SET threads = 1")
-        memory.execute(store._SCHEMA)
+        memory.execute(f"CREATE TABLE report ({schema.DEFINITION})")
         yield memory
 
 
