@@ -1,6 +1,7 @@
 """Outages: stretches of the ledger in which a board or a site's line was down.
 
-An outage is a longest run of `down` without a second between. What ends it:
+An outage is a longest run of `down` without a second between. Runs between which the subject worked
+for five minutes at most are one outage that flaps. What ends it:
 
     recovered   `up` or `degraded` follows
     silence     nobody knows what follows; a later `down` is another outage
@@ -19,7 +20,12 @@ from operator import attrgetter, itemgetter
 from typing import Literal
 
 from firmware.linkreport import table
+from fleet import span
 from fleet.ledger import Interval, Kind, Ledger
+from fleet.span import Span
+
+# So long must a subject work for an outage to be over.
+FLAP_S = 300
 
 End = Literal["recovered", "silence", "excluded", "ongoing"]
 Cause = tuple[int, int]  # layer, reason
@@ -32,6 +38,7 @@ class Outage:
     Attributes:
         causes: seconds per (layer, reason), the longest first.
         boards: for a line, the boards that found the internet gone; for a board, itself.
+        down: the stretches in which it was down; several if it flapped.
     """
 
     kind: Kind
@@ -41,6 +48,7 @@ class Outage:
     end: End
     causes: Mapping[Cause, int] = field(hash=False)
     boards: tuple[str, ...]
+    down: tuple[Span, ...]
 
     @property
     def cause(self) -> Cause:
@@ -49,8 +57,13 @@ class Outage:
 
     @property
     def length_s(self) -> int:
-        """How long it is; of an ongoing one, how long it is known to be."""
-        return self.end_s - self.start_s
+        """How long it was down; of an ongoing one, as far as is known."""
+        return span.length_s(self.down)
+
+    @property
+    def times(self) -> int:
+        """How often it went down."""
+        return len(self.down)
 
 
 def find(ledger: Ledger) -> list[Outage]:
@@ -76,21 +89,34 @@ def count(intervals: Sequence[Interval]) -> dict[str, int]:
 
 
 def _runs(intervals: Sequence[Interval]) -> Iterator[tuple[list[Interval], End]]:
-    """Yield each run of `down` and what ends it."""
+    """Yield each run of `down` and what ends it; those of one that flaps together."""
     for _, group in groupby(intervals, key=attrgetter("subject")):
         ahead = list(group)
         known_until = max(
             (i.end_s for i in ahead if i.state in (table.UP, table.DEGRADED, table.DOWN)), default=0
         )
-        stretches = [(state, list(run)) for state, run in groupby(ahead, key=attrgetter("state"))]
-        followed_by = [state for state, _ in stretches[1:]] + [table.UNKNOWN]
-        for (state, run), follows in zip(stretches, followed_by, strict=True):
-            if state == table.DOWN:
-                yield run, _end(follows, is_last=run[-1].end_s == known_until)
+        stretches = [(state, list(run)) for state, run in groupby(ahead, key=_coarsely)]
+        stretches += [(table.UNKNOWN, [])] * 2
+        flapping: list[Interval] = []
+        for (state, run), (follows, works), (then, _) in zip(
+            stretches, stretches[1:], stretches[2:], strict=False
+        ):
+            if state != table.DOWN:
+                continue
+            flapping += run
+            worked_s = sum(each.length_s for each in works)
+            if follows == table.UP and then == table.DOWN and worked_s <= FLAP_S:
+                continue
+            yield flapping, _end(follows, is_last=run[-1].end_s == known_until)
+            flapping = []
+
+
+def _coarsely(interval: Interval) -> int:
+    return table.UP if interval.state == table.DEGRADED else interval.state
 
 
 def _end(follows: int, *, is_last: bool) -> End:
-    if follows in (table.UP, table.DEGRADED):
+    if follows == table.UP:
         return "recovered"
     if follows == table.EXCLUDED:
         return "excluded"
@@ -103,7 +129,16 @@ def _of_board(run: Sequence[Interval], end: End) -> Outage:
         cause = (interval.layer, interval.reason)
         causes[cause] = causes.get(cause, 0) + interval.length_s
     subject = run[0].subject
-    return Outage("board", subject, run[0].start_s, run[-1].end_s, end, _ranked(causes), (subject,))
+    return Outage(
+        "board",
+        subject,
+        run[0].start_s,
+        run[-1].end_s,
+        end,
+        _ranked(causes),
+        (subject,),
+        _down(run),
+    )
 
 
 def _of_line(
@@ -119,8 +154,13 @@ def _of_line(
             causes[cause] = causes.get(cause, 0) + length_s
             boards.add(board)
     return Outage(
-        "line", run[0].subject, start_s, end_s, end, _ranked(causes), tuple(sorted(boards))
-    )
+        "line", run[0].subject, start_s, end_s, end, _ranked(causes), tuple(sorted(boards)),
+        _down(run),
+    )  # fmt: skip
+
+
+def _down(run: Sequence[Interval]) -> tuple[Span, ...]:
+    return tuple(span.union((each.start_s, each.end_s) for each in run))
 
 
 def _ranked(causes: dict[Cause, int]) -> dict[Cause, int]:

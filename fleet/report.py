@@ -19,9 +19,11 @@ import duckdb
 
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
-from fleet import detail, exclusion, maintenance, outage, post
+from fleet import cause as correlation
+from fleet import correlate, detail, exclusion, maintenance, outage, post, span, visit
+from fleet.cause import Cause
 from fleet.inventory import Inventory
-from fleet.ledger import Ledger, Stint
+from fleet.ledger import Interval, Ledger, Stint
 from fleet.maintenance import Maintenance
 from fleet.outage import Outage
 from fleet.period import Period, iso
@@ -61,7 +63,8 @@ class PlacedOutage:
         site_name: what people call it.
         room: empty for a line.
         alone_in_room: whether the room had no other board then, so that it names this one.
-        effect: whether an outage of the site's line at the same time explains this one.
+        effect: whether it is an effect of its cause, and not that itself.
+        cause: the number of its cause in the answer.
         stints: which boards were there then, and since and until when.
         evidence: the report that began it, where that was asked for.
     """
@@ -72,6 +75,7 @@ class PlacedOutage:
     room: str
     alone_in_room: bool
     effect: bool
+    cause: int
     stints: tuple[Stint, ...] = ()
     evidence: Evidence | None = None
 
@@ -112,8 +116,43 @@ class PlacedOutage:
                 for (layer, reason), seconds in found.causes.items()
             ],
             "boards": list(self.boards),
-            "effect_of_line": self.effect,
+            "times": found.times,
+            "effect": self.effect,
+            "cause": self.cause,
             "evidence": self.evidence.document(zone) if self.evidence else None,
+        }
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The outages of lines in a period, and how long lines worked in it.
+
+    Attributes:
+        lengths_s: of the outages that began in it.
+        mended_s: of those among them that ended because the line worked again.
+    """
+
+    lengths_s: tuple[int, ...]
+    mended_s: tuple[int, ...]
+    working_s: int
+
+    @property
+    def mttr_s(self) -> int | None:
+        """Mean time to repair, in whole seconds."""
+        return sum(self.mended_s) // len(self.mended_s) if self.mended_s else None
+
+    @property
+    def mtbf_s(self) -> int | None:
+        """Mean time between failures: working time for each of them, in whole seconds."""
+        return self.working_s // len(self.lengths_s) if self.lengths_s else None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "outages": len(self.lengths_s),
+            "longest_s": max(self.lengths_s, default=None),
+            "mttr_s": self.mttr_s,
+            "mtbf_s": self.mtbf_s,
         }
 
 
@@ -122,6 +161,9 @@ class Outages:
     """The outages that touch a period, with their true begin and end.
 
     Attributes:
+        causes: what broke, by start; `found` says of each outage which one is its cause.
+        names: what people call the causes.
+        summary: how often lines failed, how long, and how long they worked between.
         maintenance: the windows in the period, in which none is seen.
     """
 
@@ -129,14 +171,43 @@ class Outages:
     period: Period
     zone: ZoneInfo
     found: tuple[PlacedOutage, ...]
+    causes: tuple[Cause, ...]
+    names: tuple[str, ...]
+    summary: Summary
     maintenance: tuple[Maintenance, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         return {
             "period": self.period.document(self.zone),
+            "causes": [self._cause(number) for number in range(len(self.causes))],
             "outages": [each.document(self.zone) for each in self.found],
+            "lines": self.summary.document(),
             "maintenance": [each.document(self.zone) for each in self.maintenance],
+        }
+
+    def name_of(self, number: int) -> str:
+        """Return what people call a cause."""
+        return self.names[number]
+
+    def _cause(self, number: int) -> dict[str, Any]:
+        cause = self.causes[number]
+        layer, reason = cause.outages[0].outage.cause if cause.outages else (0, 0)
+        return {
+            "kind": cause.kind,
+            "id": cause.name,
+            "name": self.name_of(number),
+            "sites": list(cause.sites),
+            "start": iso(cause.start_s, self.zone),
+            "end": iso(cause.end_s, self.zone),
+            "end_by": cause.end,
+            "length_s": span.length_s(cause.down),
+            "times": cause.times,
+            "layer": layer_name(layer),
+            "reason": term.reason_name(reason),
+            "lines": list(cause.lines),
+            "rooms": [{"site": site, "room": room} for site, room in cause.rooms],
+            "outages": [n for n, each in enumerate(self.found) if each.cause == number],
         }
 
 
@@ -166,17 +237,24 @@ def outages(
         while True:
             asked = Period(start_s, end_s)
             windows = exclusion.maintenance_only(city, asked).windows
+            ledger = Ledger(connection, asked, post.stints(places.values()), windows)
             found = [
                 each
-                for each in outage.find(
-                    Ledger(connection, asked, post.stints(places.values()), windows)
-                )
+                for each in outage.find(ledger)
                 if each.start_s < period.end_s and each.end_s > period.start_s
             ]
             if start_s <= floor_s or all(each.start_s > start_s for each in found):
                 break
             start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
-        placed = [each for each in _placed(city, places, found) if site in (None, each.site)]
+        intervals = ledger.intervals("board")
+        causes = correlation.find(correlate.seen(connection, city, places, found, intervals))
+        causes += correlate.silences(
+            connection, city, places, intervals, (period, _collected_s(city))
+        )
+        causes = [each for each in causes if site is None or site in each.sites]
+        causes.sort(key=lambda each: (each.start_s, each.kind, each.name))
+        placed = list(_placed(city, places, causes, site))
+        summary = _summary(ledger.intervals("line"), found, period, site)
         if with_evidence:
             began = _began(connection, placed)
             placed = [replace(each, evidence=began.get(n)) for n, each in enumerate(placed)]
@@ -185,7 +263,35 @@ def outages(
         period,
         ZoneInfo(city.city.timezone),
         tuple(placed),
+        tuple(causes),
+        tuple(_cause_name(city, each) for each in causes),
+        summary,
         tuple(maintenance.holding(city, period)),
+    )
+
+
+def _collected_s(city: Inventory) -> dict[str, int]:
+    visits = visit.load(Store(city.folder).folder)
+    return {gateway: int(each.collected.timestamp()) for gateway, each in visits.items()}
+
+
+def _summary(
+    intervals: Sequence[Interval], found: Sequence[Outage], period: Period, site: str | None
+) -> Summary:
+    began = [
+        each
+        for each in found
+        if each.kind == "line" and each.start_s >= period.start_s and site in (None, each.subject)
+    ]
+    working_s = sum(
+        max(0, min(each.end_s, period.end_s) - max(each.start_s, period.start_s))
+        for each in intervals
+        if each.state in (table.UP, table.DEGRADED) and site in (None, each.subject)
+    )
+    return Summary(
+        tuple(each.length_s for each in began),
+        tuple(each.length_s for each in began if each.end == "recovered"),
+        working_s,
     )
 
 
@@ -246,59 +352,64 @@ _BEGAN = """
 
 
 def _placed(
-    city: Inventory, places: Mapping[str, Post], found: Sequence[Outage]
+    city: Inventory,
+    places: Mapping[str, Post],
+    causes: Sequence[Cause],
+    site: str | None,
 ) -> Iterator[PlacedOutage]:
-    """Yield the outages by start, each line's followed by those it explains."""
-    lines = [each for each in found if each.kind == "line"]
-    effects: dict[Outage, list[PlacedOutage]] = {line: [] for line in lines}
-    causes = [
-        PlacedOutage(
-            line,
-            line.subject,
-            _name(city, line.subject),
-            "",
-            alone_in_room=False,
-            effect=False,
-            stints=tuple(
-                stint
-                for subject in line.boards
-                for stint in places[subject].within(line.start_s, line.end_s)
-            ),
-        )
-        for line in lines
-    ]
+    """Yield the outages by their causes' start, what is the cause itself before its effects."""
     in_room: dict[tuple[str, str], list[Post]] = {}
     for place in places.values():
         in_room.setdefault((place.site, place.room), []).append(place)
-    for each in found:
-        if each.kind == "line":
-            continue
-        there = places.get(each.subject)
-        site, room = (there.site, there.room) if there else ("", "")
-        others = in_room.get((site, room), [])
-        explaining = [line for line in lines if _explains(line, site, each)]
-        placed = PlacedOutage(
-            each,
-            site,
-            _name(city, site),
-            room,
-            alone_in_room=sum(bool(o.within(each.start_s, each.end_s)) for o in others) == 1,
-            effect=bool(explaining),
-            stints=there.within(each.start_s, each.end_s) if there else (),
-        )
-        (effects[explaining[0]] if explaining else causes).append(placed)
-    for cause in sorted(causes, key=lambda item: item.outage.start_s):
-        yield cause
-        yield from effects.get(cause.outage, ())
+    for number, cause in enumerate(causes):
+        for each in cause.outages:
+            if site not in (None, each.site):
+                continue
+            found = each.outage
+            others = in_room.get((each.site, each.room), [])
+            itself = cause.kind in ("line", "room", "board") and each is cause.outages[0]
+            subjects = found.boards if each.is_line else (found.subject,)
+            yield PlacedOutage(
+                found,
+                each.site,
+                _name(city, each.site),
+                each.room,
+                alone_in_room=sum(bool(o.within(found.start_s, found.end_s)) for o in others) == 1,
+                effect=not itself or (len(cause.outages) > 1 and not each.is_line),
+                cause=number,
+                stints=tuple(
+                    stint
+                    for subject in subjects
+                    if subject in places
+                    for stint in places[subject].within(found.start_s, found.end_s)
+                ),
+            )
+
+
+def _cause_name(city: Inventory, found: Cause) -> str:
+    site = _name(city, found.sites[0]) if found.sites else ""
+    names = {
+        "provider": lambda: f"provider {city.providers[found.name].name}",
+        "district": lambda: f"district {city.districts[found.name].name}",
+        "line": lambda: f"{site}, line",
+        "gateway": lambda: f"{site}, gateway",
+        "site": lambda: site,
+        "access-point": lambda: f"{site}, access point {found.name}",
+        "room": lambda: f"{site} {found.name}",
+        "board": lambda: f"{site} {_room_of(found)} {found.name}" if site else
+        f"not registered: {found.name}",
+        "netzpuls": lambda: f"Netzpuls at {found.name}",
+        "silence": lambda: f"silence at {found.name}",
+    }  # fmt: skip
+    return names[found.kind]()
+
+
+def _room_of(found: Cause) -> str:
+    return found.outages[0].room
 
 
 def _name(city: Inventory, site: str) -> str:
     return city.sites[site].name if site in city.sites else ""
-
-
-def _explains(line: Outage, site: str, each: Outage) -> bool:
-    overlap_s = min(line.end_s, each.end_s) - max(line.start_s, each.start_s)
-    return line.subject == site and overlap_s > 0 and each.cause[0] == table.INTERNET
 
 
 def layer_name(number: int) -> str:

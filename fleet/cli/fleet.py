@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from firmware.linkreport.term import reason_name
-from fleet import inventory, report
+from fleet import inventory, report, span
 from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
 from fleet.cli import table
 from fleet.cli.maintenance import maintenance, show_maintenance
@@ -27,10 +27,11 @@ from fleet.collect import (
     CollectionError,
     collect,
 )
-from fleet.outage import Outage
+from fleet.outage import End
 from fleet.period import duration
 from fleet.report import Outages, PlacedOutage
 
+_SILENT = {"netzpuls": "reports lost, boards ran on", "silence": "no report of any board"}
 _THEN = {"silence": "then silent", "excluded": "then excluded"}
 
 
@@ -112,11 +113,18 @@ def collect_command(
 @fleet.command()
 @city_option
 @period_options
+@click.option("--effects", "with_effects", is_flag=True, help="List what each cause led to.")
 @json_option
 def outages(
-    *, city: Path, site: str | None, start: str | None, end: str | None, as_json: bool
+    *,
+    city: Path,
+    site: str | None,
+    start: str | None,
+    end: str | None,
+    with_effects: bool,
+    as_json: bool,
 ) -> None:
-    """Show the outages of lines and boards in a period.
+    """Show what broke in a period: each cause once, its effects counted.
 
     Each one that touches the period is shown with its true begin and end. An outage ends when
     the subject works again. If reports stop first, it is known to have lasted until then; down
@@ -125,7 +133,7 @@ def outages(
     """
     known = inventory.load(city)
     answer = report.outages(known, asked(known, start, end), site, with_evidence=as_json)
-    emit(answer.document(), lambda: show_outages(answer), as_json)
+    emit(answer.document(), lambda: show_outages(answer, with_effects=with_effects), as_json)
 
 
 @fleet.command("check")
@@ -261,41 +269,84 @@ def _alarm(count: int) -> Text:
     return Text(f"{count:,}", "bold red" if count else "")
 
 
-def show_outages(answer: Outages) -> None:
-    """Print the table of `fleet outages`."""
-    result.print(Text(f"{answer.city}, {table.span(answer.period, answer.zone)}", "bold"))
-    if not answer.found:
+def show_outages(answer: Outages, *, with_effects: bool = False) -> None:
+    """Print the table of `fleet outages`: the causes, and each outage below them if asked for."""
+    result.print(
+        Text(f"{answer.city}, {table.span(answer.period, answer.zone)}", "bold"), soft_wrap=True
+    )
+    if not answer.causes:
         result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
         show_maintenance(answer.maintenance, answer.zone)
         return
-    shown = table.plain(("site and room", "since", "until", "length", "layer: reason"), ("length",))
-    for each in answer.found:
-        found = each.outage
-        layer, reason = found.cause
+    shown = table.plain(("cause", "since", "until", "length", "layer: reason"), ("length",))
+    for number, cause in enumerate(answer.causes):
+        found = cause.outages[0].outage if cause.outages else None
         shown.add_row(
-            _where(each),
-            table.moment(found.start_s, answer.zone),
-            _until(found, answer.zone),
-            duration(found.length_s),
-            f"{report.layer_name(layer)}: {reason_name(reason)}",
+            _cause(answer, number),
+            table.moment(cause.start_s, answer.zone),
+            _until(cause.start_s, cause.end_s, cause.end, answer.zone),
+            duration(span.length_s(cause.down)),
+            _why(*found.cause) if found else _SILENT[cause.kind],
         )
+        for each in answer.found if with_effects else ():
+            if each.cause == number and each.effect:
+                effect = each.outage
+                shown.add_row(
+                    _where(each),
+                    table.moment(effect.start_s, answer.zone),
+                    _until(effect.start_s, effect.end_s, effect.end, answer.zone),
+                    duration(effect.length_s),
+                    _why(*effect.cause),
+                )
     table.print_whole(shown)
+    summary = answer.summary
+    if summary.lengths_s:
+        result.print(
+            f"lines: {_count(len(summary.lengths_s), 'outage')}, longest "
+            f"{duration(max(summary.lengths_s))}, mean time to repair "
+            f"{_length(summary.mttr_s)}, between failures {_length(summary.mtbf_s)}",
+            soft_wrap=True,
+        )
     show_maintenance(answer.maintenance, answer.zone)
 
 
-def _until(found: Outage, zone: ZoneInfo) -> Text:
-    if found.end == "ongoing":
+def _cause(answer: Outages, number: int) -> Text:
+    cause, name = answer.causes[number], answer.name_of(number)
+    told = []
+    lines = len(cause.lines) if cause.kind in ("provider", "district") else 0
+    rooms = 0 if cause.kind in ("room", "board") else len(cause.rooms)
+    if lines:
+        told.append(_count(lines, "line"))
+    if rooms:
+        told.append(_count(rooms, "room"))
+    if cause.times > 1:
+        told.append(f"{cause.times} times")
+    return Text.assemble((name, "bold"), f"\n  {', '.join(told)}" if told else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _length(seconds: int | None) -> str:
+    return table.NOTHING if seconds is None else duration(seconds)
+
+
+def _why(layer: int, reason: int) -> str:
+    return f"{report.layer_name(layer)}: {reason_name(reason)}"
+
+
+def _until(start_s: int, end_s: int, end: End, zone: ZoneInfo) -> Text:
+    if end == "ongoing":
         return Text("still down", "bold red")
-    since, until = table.moment(found.start_s, zone), table.moment(found.end_s, zone)
+    since, until = table.moment(start_s, zone), table.moment(end_s, zone)
     if since[:6] == until[:6]:
         until = until[7:]
-    return Text(until if found.end == "recovered" else f"{until} {_THEN[found.end]}")
+    return Text(until if end == "recovered" else f"{until} {_THEN[end]}")
 
 
 def _where(each: PlacedOutage) -> Text:
     if each.outage.kind == "line":
-        return Text.assemble((each.site_name, "bold"), ", line")
+        return Text(f"  {each.site_name}, line", "dim")
     room = each.room if each.alone_in_room else f"{each.room} {each.board}".strip()
-    if each.effect:
-        return Text(f"  {room}", "dim")
-    return Text(f"{each.site_name or 'not registered:'} {room}")
+    return Text(f"  {room}", "dim")

@@ -27,7 +27,7 @@ from fleet.inventory.measurement import (
     Throughput,
     TlsTarget,
 )
-from fleet.inventory.network import Gateway, Jump, Portal, Wlan
+from fleet.inventory.network import Gateway, Jump, Portal, Provider, Wlan
 from fleet.inventory.place import City, District, Site, SiteKind
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
@@ -56,6 +56,7 @@ __all__ = [
     "Measurement",
     "Port",
     "Portal",
+    "Provider",
     "ResolverTarget",
     "Role",
     "Service",

@@ -15,7 +15,7 @@ from fleet.inventory.calendar import ALWAYS, Calendar, Land
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.measurement import Service
-from fleet.inventory.network import Gateway, Jump, Wlan
+from fleet.inventory.network import Gateway, Jump, Provider, Wlan
 from fleet.inventory.place import District, Site
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
@@ -27,7 +27,7 @@ class Inventory:
     """A city's inventory and registry, read and checked as one.
 
     Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
-        `wlans`, `hardware`, `calendars`, `boards`; `city`, `measurement` and `slas`.
+        `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement` and `slas`.
     """
 
     def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
@@ -40,6 +40,7 @@ class Inventory:
         self.gateways: Mapping[str, Gateway] = file.gateway
         self.jumps: Mapping[str, Jump] = file.jump
         self.sites: Mapping[str, Site] = file.site
+        self.providers: Mapping[str, Provider] = file.provider
         self.calendars: Mapping[str, Calendar] = file.calendar
         self.slas: Sequence[Sla] = file.sla
         self.boards: Mapping[str, Board] = registry.board

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 
 from fleet.errors import UsageError
 from fleet.inventory import subject
@@ -27,12 +28,14 @@ def find(file: InventoryFile, registry: RegistryFile) -> list[str]:
 def _dangling(file: InventoryFile) -> list[str]:
     faults = []
     for site_id, site in file.site.items():
-        for kind, name, known in (
+        references: tuple[tuple[str, str | None, Container[str]], ...] = (
             ("district", site.district, file.district),
             ("gateway", site.gateway, file.gateway),
             ("wlan", site.wlan, file.wlan),
-        ):
-            if name not in known:
+            ("provider", site.provider, file.provider),
+        )
+        for kind, name, known in references:
+            if name is not None and name not in known:
                 faults.append(f"site.{site_id}.{kind}: there is no [{kind}.{name}]")
         faults += [
             f"site.{site_id}.rooms: {room!r} stands there twice"

@@ -12,7 +12,7 @@ from fleet.inventory.calendar import Calendar
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
-from fleet.inventory.network import Gateway, Jump, Wlan
+from fleet.inventory.network import Gateway, Jump, Provider, Wlan
 from fleet.inventory.place import City, District, Site
 from fleet.inventory.sla import Sla
 
@@ -32,6 +32,7 @@ class InventoryFile(Table):
     site: dict[Id, Site]
     jump: dict[Id, Jump] = Field(default_factory=dict)
     hardware: dict[Id, Hardware] = Field(default_factory=dict)
+    provider: dict[Id, Provider] = Field(default_factory=dict)
     calendar: dict[Id, Calendar] = Field(default_factory=dict)
     sla: list[Sla] = Field(default_factory=list)
 

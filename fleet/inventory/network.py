@@ -44,6 +44,12 @@ class Wlan(Table):
     portal: Portal | None = None
 
 
+class Provider(Table):
+    """Who runs lines to the internet."""
+
+    name: Text
+
+
 class Jump(Table):
     """A host that SSH passes through on its way to gateways."""
 

@@ -47,6 +47,7 @@ class Site(Table):
         bssids: the site's own access points by WLAN; goes before those of the WLAN.
         dhcp_servers: who may give addresses here; empty: anybody.
         service: goes before those of the measurement.
+        provider: who runs its line.
         calendar: when what happens there counts; None is around the clock.
         land: goes before the city's.
     """
@@ -61,5 +62,6 @@ class Site(Table):
     bssids: dict[Id, Bssids] = Field(default_factory=dict)
     dhcp_servers: Annotated[list[Address], Field(max_length=8)] = Field(default_factory=list)
     service: Annotated[list[Service], Field(max_length=4)] | None = None
+    provider: Id | None = None
     calendar: Id | None = None
     land: Land | None = None

@@ -26,13 +26,13 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
     full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9.]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 10
+    assert full.count("\n[") == plain.count("\n[") + 11
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
     after = inventory.load(tmp_path)
     assert after.city == before.city.model_copy(update={"land": "NI"})
-    own = {"service": [], "calendar": "teaching", "land": "NI"}
+    own = {"service": [], "calendar": "teaching", "land": "NI", "provider": "stadtnetz"}
     goethe = before.sites["goethe-schule"].model_copy(update=own)
     assert after.sites == {**before.sites, "goethe-schule": goethe}
     assert list(after.calendars) == ["teaching", "market"]
@@ -86,6 +86,7 @@ def test_every_key_is_in_the_example() -> None:
         inventory.Jump,
         inventory.Gateway,
         inventory.Site,
+        inventory.Provider,
         inventory.Calendar,
         inventory.Sla,
     )

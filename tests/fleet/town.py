@@ -100,6 +100,7 @@ class Town:
         self.jumps: dict[str, dict[str, Any]] = {}
         self.calendars: dict[str, dict[str, Any]] = {}
         self.slas: list[dict[str, Any]] = []
+        self.providers: dict[str, dict[str, Any]] = {}
         for number, site in enumerate(sites, 1):
             rooms = [f"{number}01", f"{number}02"]
             self.sites[site] = {
@@ -137,6 +138,7 @@ class Town:
             "jump": self.jumps,
             "calendar": self.calendars,
             "sla": self.slas,
+            "provider": self.providers,
             "site": self.sites,
         }
         (self.folder / "inventory.toml").write_text(tomli_w.dumps(document))
