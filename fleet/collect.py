@@ -168,6 +168,7 @@ def collect(
                 result.error = outcome.error
                 result.done = True
                 on_progress(result)
+        _let_go(city, writer)
         visit.remember(
             store.folder,
             {
@@ -182,6 +183,17 @@ def collect(
     with store.reading() as connection:
         _count_gaps(city, results, gaps(connection))
     return list(results.values())
+
+
+def _let_go(city: Inventory, writer: Writer) -> None:
+    """Let the store go of what the city does not want to keep for longer."""
+    now_s, kept = int(time.time()), city.retention
+    if kept.raw_s or kept.sealed_s or kept.interval_s:
+        writer.expire(
+            raw_before_s=now_s - kept.raw_s if kept.raw_s else None,
+            sealed_before_s=now_s - kept.sealed_s if kept.sealed_s else None,
+            interval_before_s=now_s - kept.interval_s if kept.interval_s else None,
+        )
 
 
 def host_of(city: Inventory, gateway_id: str) -> Host:

@@ -39,7 +39,7 @@ FOREVER_S = 1 << 40
 
 # The longest grace that a u16 of seconds allows: so far beyond the edges of a period do
 # reports still say something about what lies within.
-_REACH_S = 65_535 * 5 // 2
+LONGEST_GRACE_S = 65_535 * 5 // 2
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ _ASSERTED = f"""
     WITH spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
         FROM ({clock.timed("report")})
-        WHERE at_s BETWEEN $start_s - {_REACH_S} AND $end_s + {_REACH_S}
+        WHERE at_s BETWEEN $start_s - {LONGEST_GRACE_S} AND $end_s + {LONGEST_GRACE_S}
         WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
     )
     SELECT device,

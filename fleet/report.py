@@ -301,7 +301,7 @@ def _began(
     """Return the report that began each outage, by its place in the list.
 
     Of a board it is the first that says down; of a line the first of its boards that says so
-    of the internet.
+    of the internet. Left out are those of which the bytes are no longer kept.
     """
     asked = [
         (
@@ -331,7 +331,14 @@ def _began(
             "to": max(ends) + _LONGEST_PERIOD_S,
         },
     )
-    return {number: Evidence(device, wire.unpack(raw)) for number, device, raw in rows.fetchall()}
+    began = rows.fetchall()
+    if not began:
+        return {}
+    numbers, devices, keys, seqs = map(list, zip(*began, strict=True))
+    sealed = connection.execute(
+        _SEALED, {"numbers": numbers, "devices": devices, "keys": keys, "seqs": seqs}
+    )
+    return {number: Evidence(device, wire.unpack(raw)) for number, device, raw in sealed.fetchall()}
 
 
 # The report that ends a stretch may be made up to 2.5 periods after it, if a window cuts it short.
@@ -341,13 +348,19 @@ _BEGAN = """
             unnest($lines::BOOLEAN[]) AS is_line, unnest($starts::BIGINT[]) AS start_s,
             unnest($ends::BIGINT[]) AS end_s
     )
-    SELECT DISTINCT ON (number) number, device, raw
+    SELECT DISTINCT ON (number) number, device, key_id, seq
     FROM asked JOIN report USING (device)
     WHERE time_s > $from AND time_s <= $to
         AND time_s > start_s AND time_s <= end_s + period_s * 5 // 2
         AND CASE WHEN is_line THEN internet_reason IN (SELECT unnest($down::INTEGER[]))
             ELSE state = $state END
     ORDER BY number, time_s, seq DESC, device
+"""
+_SEALED = """
+    SELECT number, device, raw FROM (
+        SELECT unnest($numbers::BIGINT[]) AS number, unnest($devices::VARCHAR[]) AS device,
+            unnest($keys::INTEGER[]) AS key_id, unnest($seqs::BIGINT[]) AS seq
+    ) JOIN sealed USING (device, key_id, seq)
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from firmware.linkreport import term
 from fleet.errors import NetzpulsError
-from fleet.ledger import FOREVER_S, Difference, differences
+from fleet.ledger import FOREVER_S, LONGEST_GRACE_S, Difference, differences
 from fleet.period import Period
 from fleet.store import Store
 
@@ -26,12 +26,14 @@ class Verification:
     Attributes:
         reports, boards: how many were read.
         intervals: how many the store keeps.
+        expired_s: before when reports were let go, None if none were.
         differences: stretches that only one of both says.
     """
 
     reports: int
     boards: int
     intervals: int
+    expired_s: int | None
     differences: tuple[Difference, ...]
 
     def text(self) -> str:
@@ -57,6 +59,7 @@ class Verification:
             "reports": self.reports,
             "boards": self.boards,
             "intervals": self.intervals,
+            "expired_before_s": self.expired_s,
             "differences": [
                 {
                     "board": each.interval.subject,
@@ -82,5 +85,8 @@ def verify(city: Path) -> Verification:
             "SELECT count(*), count(DISTINCT device) FROM report"
         ).fetchall()
         ((intervals,),) = connection.execute("SELECT count(*) FROM interval").fetchall()
-        found = differences(connection, Period(-FOREVER_S, FOREVER_S))
-    return Verification(reports, boards, intervals, tuple(found))
+        ((since_s,),) = connection.execute("SELECT max(raw_before_s) FROM expired").fetchall()
+        # The first reports after those that are gone have lost their neighbours.
+        start_s = -FOREVER_S if since_s is None else since_s + 2 * LONGEST_GRACE_S
+        found = differences(connection, Period(start_s, FOREVER_S))
+    return Verification(reports, boards, intervals, since_s, tuple(found))

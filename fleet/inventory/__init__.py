@@ -29,6 +29,7 @@ from fleet.inventory.measurement import (
 )
 from fleet.inventory.network import Gateway, Jump, Portal, Provider, Wlan
 from fleet.inventory.place import City, District, Site, SiteKind
+from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
 
@@ -58,6 +59,7 @@ __all__ = [
     "Portal",
     "Provider",
     "ResolverTarget",
+    "Retention",
     "Role",
     "Service",
     "Site",

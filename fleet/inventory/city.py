@@ -27,7 +27,8 @@ class Inventory:
     """A city's inventory and registry, read and checked as one.
 
     Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
-        `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement` and `slas`.
+        `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement`,
+        `slas` and `retention`.
     """
 
     def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
@@ -43,6 +44,7 @@ class Inventory:
         self.providers: Mapping[str, Provider] = file.provider
         self.calendars: Mapping[str, Calendar] = file.calendar
         self.slas: Sequence[Sla] = file.sla
+        self.retention = file.store
         self.boards: Mapping[str, Board] = registry.board
 
     @property

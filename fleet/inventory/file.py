@@ -14,6 +14,7 @@ from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
 from fleet.inventory.network import Gateway, Jump, Provider, Wlan
 from fleet.inventory.place import City, District, Site
+from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
 
 INVENTORY_FILE = "inventory.toml"
@@ -35,6 +36,7 @@ class InventoryFile(Table):
     provider: dict[Id, Provider] = Field(default_factory=dict)
     calendar: dict[Id, Calendar] = Field(default_factory=dict)
     sla: list[Sla] = Field(default_factory=list)
+    store: Retention = Field(default_factory=Retention)
 
 
 class RegistryFile(Table):

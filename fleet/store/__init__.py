@@ -1,6 +1,7 @@
 """The city's store: every report that was collected, and the ledger that follows from them.
 
     <city>/store/netzpuls.duckdb   see `fleet.store.schema`
+    <city>/store/report, sealed    reports of days that are over, see `fleet.store.part`
     <city>/store/writer.lock       held while a collection runs; names its process
     <city>/store/file.lock         held for the moments in which the file is open
     <city>/store/turn.lock         held while waiting for file.lock, so that nobody overtakes

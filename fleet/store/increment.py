@@ -95,7 +95,7 @@ class _Increment:
         self._insert("boot", BOOT, boots)
         settled = (rows["at_s"] != NEVER_S) & ~dirty[number]
         points.append(self._extend(_by_time(fold.take(rows, settled)), last_s))
-        self._relay(fold.joint(*points), longest_s)
+        self._relay(self._alive(fold.joint(*points), longest_s), longest_s)
         return Added(len(rows["seq"]), known)
 
     # -- which are new -------------------------------------------------------------------------
@@ -291,6 +291,15 @@ class _Increment:
         period_s = late["period_s"].astype(np.int64)
         changes = ~fold.changes_nothing(late["at_s"], period_s, fact, inside)
         return {"board": late["board"][changes], "at_s": late["at_s"][changes]}
+
+    def _alive(self, points: Columns, longest_s: Ints) -> Columns:
+        """Return the points whose neighbours are still there; what is older stays as it is."""
+        query = "SELECT max(raw_before_s) FROM expired"
+        ((raw_before_s,),) = self._connection.execute(query).fetchall()
+        if raw_before_s is None:
+            return points
+        reach_s = longest_s[points["board"]] * 5 // 2 + 1
+        return fold.take(points, points["at_s"] - reach_s >= raw_before_s)
 
     def _relay(self, points: Columns, longest_s: Ints) -> None:
         """Lay anew whatever reports at given times may have changed, by all reports around."""

@@ -1,27 +1,243 @@
-"""Where the reports are that the store holds."""
+"""Day files: where reports stay once their day is over.
+
+    <city>/store/report/<day>/<name>.parquet   what reports say, sorted by (device, key, number)
+    <city>/store/sealed/<day>/<name>.parquet   the same reports' bytes as they were sealed
+
+The bytes hold a signature each, which nothing can compress; apart from the columns they cost no
+question that does not ask for them, and may be kept for a shorter time.
+
+A file is written, on disk and under its name before the transaction that names it in `part` and
+takes its reports out of `recent`: that is the moment from which it counts. A file that no row
+names is debris of a writer that was stopped, and the next one removes it. Files are replaced the
+same way. Only who has the store's file alone does any of this, so no reader misses one.
+
+A day is that of UTC in which a report was made, as it was known when the file was written; a boot
+of which that changed later is marked, and its reports are looked for in all files.
+"""
 
 # ruff: noqa: S608 (the SQL is made of this file's own constants; values go in as parameters)
 
 from __future__ import annotations
 
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
 
+from fleet import file
+from fleet.errors import StoreError
+from fleet.store import clock
+from fleet.store.schema import COLUMNS
+
+DAY_S = 86_400
+# Beyond so many files of a day they are made one.
+MOST_PARTS = 4
+_FOLDERS = ("report", "sealed")
+_KEY = "device, key_id, seq"
+_SAID = tuple(name for name in COLUMNS if name != "raw")
+_FORMAT = "FORMAT parquet, PARQUET_VERSION v2, COMPRESSION zstd, ROW_GROUP_SIZE 122880"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One day file.
+
+    Attributes:
+        kind: "report" or "sealed".
+        path: below the store's folder.
+        from_s, to_s: when the first and the last of its reports were made.
+    """
+
+    kind: str
+    day: int
+    path: str
+    from_s: int
+    to_s: int
+
 
 class Shelf:
-    """The reports of a store."""
+    """The reports of a store: those in its DuckDB file and those in day files."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
         self._connection = connection
         self._folder = folder
+        rows = connection.execute("SELECT kind, day, path, from_s, to_s FROM part").fetchall()
+        self._parts = [Part(*row) for row in rows]
+
+    # -- reading -------------------------------------------------------------------------------
 
     def show(self) -> None:
-        """Let SQL see all reports as `report`."""
-        self._connection.execute("CREATE OR REPLACE TEMP VIEW report AS FROM recent")
+        """Let SQL see all reports as `report`, and their bytes as `sealed`."""
+        for name, columns in (("report", _SAID), ("sealed", (*_KEY.split(", "), "raw"))):
+            source = self._source(name, columns, self._of(name))
+            self._connection.execute(
+                f"CREATE OR REPLACE TEMP VIEW {name} AS SELECT {', '.join(columns)} FROM ({source})"
+            )
 
     def source(
         self, columns: tuple[str, ...], low_s: int | None = None, high_s: int | None = None
     ) -> str:
-        """Return SQL for columns of the stored reports and `cold`, whether from a day file."""
-        return f"SELECT {', '.join(columns)}, false AS cold FROM recent"
+        """Return SQL for columns of the stored reports and `cold`, whether from a day file.
+
+        Of day files only those are read that have reports made from `low_s` to `high_s`.
+        """
+        kind = "sealed" if "raw" in columns else "report"
+        return self._source(kind, columns, self._of(kind, low_s, high_s))
+
+    def _source(self, kind: str, columns: Sequence[str], parts: Sequence[Part]) -> str:
+        names = ", ".join(columns)
+        condition = " WHERE raw IS NOT NULL" if kind == "sealed" else ""
+        query = f"SELECT {names}, false AS cold FROM recent{condition}"
+        if parts:
+            query += f" UNION ALL SELECT {names}, true AS cold FROM {self._read(parts)}"
+        return query
+
+    def _of(self, kind: str, low_s: int | None = None, high_s: int | None = None) -> list[Part]:
+        return [
+            part
+            for part in self._parts
+            if part.kind == kind
+            and (low_s is None or part.to_s >= low_s)
+            and (high_s is None or part.from_s <= high_s)
+        ]
+
+    def _read(self, parts: Iterable[Part]) -> str:
+        return f"read_parquet([{', '.join(_text(self._folder / part.path) for part in parts)}])"
+
+    # -- writing: in a transaction, with the store's file to oneself -----------------------------
+
+    def sweep(self) -> int:
+        """Remove the files that count for nothing; return how many."""
+        known = {part.path for part in self._parts}
+        debris = [
+            path
+            for kind in _FOLDERS
+            for path in (self._folder / kind).glob("*/*")
+            if str(path.relative_to(self._folder)) not in known
+        ]
+        try:
+            for path in debris:
+                path.unlink()
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
+        return len(debris)
+
+    def pack(self, before_s: int) -> int:
+        """Move reports made before a time from `recent` to day files; return how many.
+
+        Reports stay while nobody knows when they were made.
+        """
+        execute = self._connection.execute
+        execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE going AS
+            SELECT number, at_s, at_s // {DAY_S} AS day FROM (
+                SELECT recent.rowid AS number,
+                    CASE WHEN {clock.TRUST} = best THEN time_s::BIGINT
+                        ELSE (boot_cs + uptime_cs) // 100 END AS at_s
+                FROM recent JOIN boot USING (device, key_id, boot) WHERE best > 0
+            ) WHERE at_s < {before_s}
+            """
+        )
+        days = execute(
+            "SELECT day, min(at_s), max(at_s) FROM going GROUP BY day ORDER BY day"
+        ).fetchall()
+        for day, from_s, to_s in days:
+            rows = f"recent JOIN (FROM going WHERE day = {day}) ON recent.rowid = number"
+            self._write(day, from_s, to_s, rows)
+        execute("DELETE FROM recent WHERE rowid IN (SELECT number FROM going)")
+        ((count,),) = execute("SELECT count(*) FROM going").fetchall()
+        return int(count)
+
+    def crowded(self) -> list[int]:
+        """Return the days that have more files than they should."""
+        days = [part.day for part in self._parts if part.kind == "report"]
+        return sorted({day for day in days if days.count(day) > MOST_PARTS})
+
+    def compact(self, day: int) -> list[Part]:
+        """Make all files of a day one; return those that count no more."""
+        old = [part for part in self._parts if part.day == day]
+        for kind in _FOLDERS:
+            parts = [part for part in old if part.kind == kind]
+            if parts:
+                low_s, high_s = min(p.from_s for p in parts), max(p.to_s for p in parts)
+                self._copy(kind, day, low_s, high_s, self._read(parts))
+        return self._forget(old)
+
+    def expire(self, kind: str, before_s: int) -> list[Part]:
+        """Let go of the files that have no report made at a time or later; return them."""
+        return self._forget([p for p in self._parts if p.kind == kind and p.to_s < before_s])
+
+    def remove(self, parts: Iterable[Part]) -> None:
+        """Remove files that count no more, after the transaction that said so."""
+        for part in parts:
+            path = self._folder / part.path
+            try:
+                path.unlink(missing_ok=True)
+                if not any(path.parent.iterdir()):
+                    path.parent.rmdir()
+            except OSError as error:
+                raise _unwritable(self._folder, error) from None
+
+    def _forget(self, parts: list[Part]) -> list[Part]:
+        if parts:
+            self._connection.execute(
+                "DELETE FROM part WHERE path IN (SELECT unnest($1::VARCHAR[]))",
+                [[part.path for part in parts]],
+            )
+        return parts
+
+    def _write(self, day: int, from_s: int, to_s: int, rows: str) -> None:
+        self._copy("report", day, from_s, to_s, rows)
+        execute = self._connection.execute
+        if execute(f"SELECT 1 FROM {rows} WHERE raw IS NOT NULL LIMIT 1").fetchall():
+            self._copy("sealed", day, from_s, to_s, f"{rows} WHERE raw IS NOT NULL")
+
+    def _copy(self, kind: str, day: int, from_s: int, to_s: int, rows: str) -> None:
+        """Write one file and name it in `part`."""
+        columns = ", ".join(_SAID) if kind == "report" else f"{_KEY}, raw"
+        date = datetime.fromtimestamp(day * DAY_S, UTC).date()
+        folder = self._folder / kind / date.isoformat()
+        path = folder / f"{secrets.token_hex(6)}.parquet"
+        written = path.with_suffix(".new")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._connection.execute(
+                f"COPY (SELECT {columns} FROM {rows} ORDER BY {_KEY}) "
+                f"TO {_text(written)} ({_FORMAT})"
+            )
+            descriptor = os.open(written, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            written.rename(path)
+            for each in (folder, folder.parent, self._folder):
+                file.sync_folder(each)
+            size = path.stat().st_size
+        except OSError as error:
+            raise _unwritable(self._folder, error) from None
+        ((count,),) = self._connection.execute(
+            f"SELECT count(*) FROM read_parquet({_text(path)})"
+        ).fetchall()
+        self._connection.execute(
+            "INSERT INTO part VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            [kind, day, str(path.relative_to(self._folder)), count, size, from_s, to_s],
+        )
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _unwritable(folder: Path, error: OSError) -> StoreError:
+    free = shutil.disk_usage(folder).free >> 20
+    return StoreError(
+        f"cannot write to {folder}: {error.strerror} ({free} MiB are free there)",
+        hint="look at free space and rights there; nothing was lost",
+    )

@@ -3,6 +3,7 @@
     report    as a table of its own for each reading: `recent` and the day files together
     recent    reports that are in no day file yet
     part      the day files; what is not named here is debris
+    expired   before when reports were let go
     cursor    how far each gateway was read
     run       which sequence numbers are there, and what is missing between them
     boot      by which clock the reports of a boot are timed
@@ -108,6 +109,16 @@ INTERVAL = {
     "reaches": "BOOLEAN",
     "misses": "BOOLEAN",
 }
+# Day files, and from when on all reports are there that came.
+PART = {
+    "kind": "VARCHAR",
+    "day": "BIGINT",
+    "path": "VARCHAR",
+    "reports": "BIGINT",
+    "bytes": "BIGINT",
+    "from_s": "BIGINT",
+    "to_s": "BIGINT",
+}
 KEPT = {"run": RUN, "boot": BOOT, "interval": INTERVAL}
 
 
@@ -115,7 +126,10 @@ def _table(name: str, columns: dict[str, str]) -> str:
     return f"CREATE TABLE {name} ({', '.join(f'{n} {kind}' for n, kind in columns.items())});"
 
 
-TABLES = "".join(_table(name, columns) for name, columns in KEPT.items())
+TABLES = "".join(
+    _table(name, columns)
+    for name, columns in {"part": PART, "expired": {"raw_before_s": "BIGINT"}, **KEPT}.items()
+)
 CURSOR = """
     CREATE TABLE cursor (
         gateway VARCHAR PRIMARY KEY, database VARCHAR, "row" UBIGINT, collected_s UBIGINT

@@ -29,6 +29,12 @@ STORE_FILE = "netzpuls.duckdb"
 _PATIENCE_S = 60.0
 # So many reports of an older store are taken over at a time.
 _PIECE_ROWS = 1_000_000
+# A day's reports go to a file some hours after it ended, and not one by one.
+_LEAST_PACKED = 100_000
+_SETTLED_S = 6 * 3600
+# More than so many reports are not left outside of day files, whatever their day.
+_MOST_RECENT = 3_000_000
+_NEVER_S = 1 << 40
 
 _CORE = slice(2, 14)  # of a wire.Report: key_id to confidence_percent
 _REST = slice(15, -1)  # rssi_dbm to error_count
@@ -145,7 +151,10 @@ class Store:
                     hint="look at free space and rights there",
                 ) from None
             with duckdb.connect() as memory:
-                yield Writer(self, memory, tell)
+                writer = Writer(self, memory, tell)
+                yield writer
+                settled_s = int(time.time()) - _SETTLED_S
+                writer.pack(before_s=settled_s - settled_s % part.DAY_S)
 
     @contextlib.contextmanager
     def held(self, kind: int) -> Iterator[None]:
@@ -195,12 +204,13 @@ class Writer:
         with self._attached() as connection:
             version = _version(connection, store.path)
             if version == schema.VERSION:
+                part.Shelf(connection, store.folder).sweep()
                 return
             connection.begin()
             if version is None:
                 connection.execute(schema.SCHEMA)
             else:
-                _take_over(connection, part.Shelf(connection, store.folder), tell)
+                _take_over(connection, store.folder, tell)
             connection.commit()
 
     def cursors(self) -> dict[str, Cursor]:
@@ -219,14 +229,86 @@ class Writer:
             with connection.appender("incoming") as appender:
                 appender.append_rows(_row(gateway, item) for item in reports)
             connection.begin()
-            added = increment.add(connection, part.Shelf(connection, self._store.folder))
-            forks = _forks(connection, added.known) if len(added.known) else 0
+            shelf = part.Shelf(connection, self._store.folder)
+            added = increment.add(connection, shelf)
+            forks = _forks(connection, shelf, added.known) if len(added.known) else 0
             connection.execute(
                 "INSERT OR REPLACE INTO cursor VALUES ($1, $2, $3, $4)",
                 [gateway, cursor.database, cursor.row, int(time.time())],
             )
             connection.commit()
+            ((recent,),) = connection.execute("SELECT count(*) FROM recent").fetchall()
+        if recent > _MOST_RECENT:
+            self.pack(least=1, before_s=None)
         return Ingested(added.new, len(reports) - added.new - forks, forks)
+
+    def pack(self, *, least: int | None = None, before_s: int | None) -> int:
+        """Move reports to day files, and make the files of a day one if they are many.
+
+        Args:
+            least: do nothing if there are fewer to move; None is what makes files worth it.
+            before_s: only reports made before; all whose time is known if None.
+
+        Returns: how many reports were moved.
+        Raises: StoreError: it cannot be done; nothing has changed then.
+        """
+        before_s = _NEVER_S if before_s is None else before_s
+        with self._attached() as connection:
+            ((count,),) = connection.execute(
+                "SELECT count(*) FROM recent WHERE time_s > 0 AND time_s < $1", [before_s]
+            ).fetchall()
+            if count < max(1, _LEAST_PACKED if least is None else least):
+                return 0
+            connection.begin()
+            moved = part.Shelf(connection, self._store.folder).pack(before_s)
+            connection.commit()
+        while self._compact():
+            pass
+        return moved
+
+    def expire(
+        self,
+        *,
+        raw_before_s: int | None = None,
+        sealed_before_s: int | None = None,
+        interval_before_s: int | None = None,
+    ) -> int:
+        """Let go of what was made before some times, by whole days; None lets go of nothing.
+
+        Of reports that are gone the ledger stays, and their numbers: they do not come in again.
+
+        Returns: how many day files were let go.
+        Raises: StoreError: it cannot be done; nothing has changed then.
+        """
+        with self._attached() as connection:
+            shelf = part.Shelf(connection, self._store.folder)
+            connection.begin()
+            gone = []
+            if raw_before_s is not None:
+                raw_before_s -= raw_before_s % part.DAY_S
+                gone += shelf.expire("report", raw_before_s)
+                if gone:
+                    connection.execute("INSERT INTO expired VALUES ($1)", [raw_before_s])
+            if sealed_before_s is not None:
+                sealed_before_s -= sealed_before_s % part.DAY_S
+                gone += shelf.expire("sealed", max(sealed_before_s, raw_before_s or 0))
+            if interval_before_s is not None:
+                connection.execute("DELETE FROM interval WHERE end_s < $1", [interval_before_s])
+            connection.commit()
+            shelf.remove(gone)
+        return len(gone)
+
+    def _compact(self) -> bool:
+        with self._attached() as connection:
+            shelf = part.Shelf(connection, self._store.folder)
+            days = shelf.crowded()
+            if not days:
+                return False
+            connection.begin()
+            old = shelf.compact(days[0])
+            connection.commit()
+            shelf.remove(old)
+        return True
 
     @contextlib.contextmanager
     def _attached(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -243,11 +325,21 @@ class Writer:
                 self._memory.execute("USE memory; DETACH city")
 
 
-def _forks(connection: duckdb.DuckDBPyConnection, known: fold.Ints) -> int:
-    """Return how many rows of the piece are other reports than those under their numbers."""
+def _forks(connection: duckdb.DuckDBPyConnection, shelf: part.Shelf, known: fold.Ints) -> int:
+    """Return how many rows of the piece are other reports than those under their numbers.
+
+    Those whose bytes are no longer kept are held against nothing.
+    """
     with increment.registered(connection, "known", {"number": known}):
-        ((count,),) = connection.execute(_FORKS).fetchall()
-    return int(count)
+        ((asked, low_s, high_s),) = connection.execute(_ASKED).fetchall()
+        forks = 0
+        # Mostly they are where their time says; the same number with another time may be anywhere.
+        for span in ((low_s, high_s), (None, None)):
+            query = _FORKS.format(sealed=shelf.source(("device", "key_id", "seq", "raw"), *span))
+            ((found, forks),) = connection.execute(query).fetchall()
+            if found == asked:
+                break
+    return int(forks)
 
 
 def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:
@@ -261,10 +353,15 @@ def count_reports(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(rows)
 
 
+_ASKED = """
+    SELECT count(raw), min(time_s) FILTER (time_s > 0), max(time_s)
+    FROM known JOIN incoming ON incoming.rowid = known.number
+"""
 _FORKS = """
-    SELECT count(*) FROM known JOIN incoming ON incoming.rowid = known.number
-        JOIN recent USING (device, key_id, seq)
-    WHERE incoming.raw <> recent.raw
+    SELECT count(*), count(*) FILTER (incoming.raw <> sealed.raw)
+    FROM known JOIN incoming ON incoming.rowid = known.number
+        JOIN ({sealed}) AS sealed USING (device, key_id, seq)
+    WHERE incoming.raw IS NOT NULL
 """
 # Of what lies below the oldest number that a board still holds, what is not there is lost.
 _GAPS = """
@@ -302,7 +399,7 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int | None:
 
 
 def _take_over(
-    connection: duckdb.DuckDBPyConnection, shelf: part.Shelf, tell: Callable[[str], None]
+    connection: duckdb.DuckDBPyConnection, folder: Path, tell: Callable[[str], None]
 ) -> None:
     """Turn a store of version 1, which had nothing but reports, into one of today."""
     counts = connection.execute(
@@ -324,7 +421,7 @@ def _take_over(
             "WHERE device IN (SELECT unnest($1::VARCHAR[]))",
             [boards],
         )
-        increment.add(connection, shelf)
+        increment.add(connection, part.Shelf(connection, folder))
         connection.execute("TRUNCATE incoming")
         done, boards, rows = done + rows, [], 0
         tell(f"taken over: {done:,} of {total:,} reports")

@@ -26,7 +26,7 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
     full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9.]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 11
+    assert full.count("\n[") == plain.count("\n[") + 12
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
@@ -42,6 +42,10 @@ def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     assert after.calendars["market"].hours.of_weekday(6) == ((36_000, 86_400),)
     sla = inventory.Sla(kind="school", availability_percent=99.5, calendar="teaching")
     assert after.slas == [sla]
+    assert before.retention == inventory.Retention()
+    assert after.retention == inventory.Retention(
+        raw_months=24, sealed_months=12, interval_years=10
+    )
     added = {
         "roots": "roots.pem",
         "target": [inventory.TlsTarget(host="one.example.org", address="203.0.113.82")],
@@ -78,6 +82,7 @@ def test_every_key_is_in_the_example() -> None:
         inventory.Throughput,
         inventory.Thresholds,
         inventory.Measurement,
+        inventory.Retention,
         inventory.Wlan,
         inventory.Portal,
         inventory.I2c,

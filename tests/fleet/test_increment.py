@@ -35,18 +35,32 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def _clear(connection: duckdb.DuckDBPyConnection) -> None:
-    for name in ("recent", *_KEPT):
+    for name in ("recent", "part", *_KEPT):
         connection.execute(f"TRUNCATE {name}")
+    Shelf(connection, Path()).show()
 
 
-def _add(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> int:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+def _add(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row], folder: Path = Path()) -> int:
     connection.execute("TRUNCATE incoming")
     columns = [*Row._fields, "link", "tag"]
     with connection.appender("incoming", columns=columns) as appender:
         for row in rows:
             appender.append_row(*row, row.seq - 1, row.seq)
     connection.execute("UPDATE incoming SET oldest_seq = 1")
-    return increment.add(connection, Shelf(connection, Path())).new
+    return increment.add(connection, Shelf(connection, folder)).new
+
+
+def _pack(connection: duckdb.DuckDBPyConnection, folder: Path, before_s: int) -> None:
+    """Move what is older to day files, and make those of a day one if they are many."""
+    Shelf(connection, folder).pack(before_s)
+    for day in Shelf(connection, folder).crowded():
+        Shelf(connection, folder).compact(day)
+    Shelf(connection, folder).show()
 
 
 def _assert_equal(connection: duckdb.DuckDBPyConnection) -> None:
@@ -91,10 +105,12 @@ def _boards(draw: st.DrawFn) -> list[Row]:
     length_s=st.integers(1, 40),
     pieces=st.integers(1, 4),
     shuffled=st.sampled_from(["not", "pieces", "all"]),
+    packed=st.booleans(),
     seed=st.integers(0, 1 << 16),
 )
 def test_any_pieces_in_any_order_give_what_all_reports_say(
     connection: duckdb.DuckDBPyConnection,
+    folder: Path,
     *,
     rows: list[Row],
     windows: list[Window],
@@ -102,6 +118,7 @@ def test_any_pieces_in_any_order_give_what_all_reports_say(
     length_s: int,
     pieces: int,
     shuffled: str,
+    packed: bool,
     seed: int,
 ) -> None:
     _clear(connection)
@@ -117,7 +134,9 @@ def test_any_pieces_in_any_order_give_what_all_reports_say(
     for piece in split:
         twice = [*piece, *chance.sample(here, min(2, len(here)))]
         here += piece
-        assert _add(connection, twice) == len(piece)
+        assert _add(connection, twice, folder) == len(piece)
+        if packed:
+            _pack(connection, folder, NOW_S + chance.randint(-50, 150))
         _assert_equal(connection)
     period = Period(NOW_S, NOW_S + length_s)
     ledger = Ledger(connection, period, stints, windows)

@@ -47,7 +47,7 @@ def test_reports_go_in_once_and_come_out_decoded(tmp_path: Path, board: TestBoar
     with city.reading() as connection:
         rows = connection.execute(
             "SELECT seq, time_s, rssi_dbm, http_status, bssid, internet_reason, raw "
-            "FROM report ORDER BY seq"
+            "FROM report JOIN sealed USING (device, key_id, seq) ORDER BY seq"
         ).fetchall()
     assert rows == [
         (n, DAY_S + 60 * n, -61, None, None, 1, item.raw) for n, item in enumerate(items, 1)
