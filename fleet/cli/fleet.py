@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 from zoneinfo import ZoneInfo
@@ -278,31 +278,26 @@ def show_outages(answer: Outages, *, with_effects: bool = False) -> None:
         result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
         show_maintenance(answer.maintenance, answer.zone)
         return
-    shown = table.plain(("cause", "since", "until", "length", "layer: reason"), ("length",))
-    for number, cause in enumerate(answer.causes):
-        found = cause.outages[0].outage if cause.outages else None
-        shown.add_row(
-            _cause(answer, number),
-            table.moment(cause.start_s, answer.zone),
-            _until(cause.start_s, cause.end_s, cause.end, answer.zone),
-            duration(span.length_s(cause.down)),
-            _why(*found.cause) if found else _SILENT[cause.kind],
-        )
-        for each in answer.found if with_effects else ():
-            if each.cause == number and each.effect:
-                effect = each.outage
-                shown.add_row(
-                    _where(each),
-                    table.moment(effect.start_s, answer.zone),
-                    _until(effect.start_s, effect.end_s, effect.end, answer.zone),
-                    duration(effect.length_s),
-                    _why(*effect.cause),
-                )
-    table.print_whole(shown)
+    titles = ("since", "until", "length", "layer: reason")
+    rows = [
+        row
+        for number in range(len(answer.causes))
+        for row in _rows(answer, number, with_effects=with_effects)
+    ]
+    shown = table.plain(("cause", *titles), ("length",))
+    for name, told, cells in rows:
+        shown.add_row(Text.assemble(name, f"\n  {told}" * bool(told)), *cells)
+    if table.fits(shown):
+        table.print_whole(shown)
+    else:
+        pairs = [
+            (Text.assemble(name, f", {told}" * bool(told)), cells) for name, told, cells in rows
+        ]
+        table.print_pairs(titles, pairs, ("length",))
     summary = answer.summary
     if summary.lengths_s:
         result.print(
-            f"lines: {_count(len(summary.lengths_s), 'outage')}, longest "
+            f"lines: {table.count(len(summary.lengths_s), 'outage')}, longest "
             f"{duration(max(summary.lengths_s))}, mean time to repair "
             f"{_length(summary.mttr_s)}, between failures {_length(summary.mtbf_s)}",
             soft_wrap=True,
@@ -310,22 +305,36 @@ def show_outages(answer: Outages, *, with_effects: bool = False) -> None:
     show_maintenance(answer.maintenance, answer.zone)
 
 
-def _cause(answer: Outages, number: int) -> Text:
-    cause, name = answer.causes[number], answer.name_of(number)
+def _rows(
+    answer: Outages, number: int, *, with_effects: bool
+) -> Iterator[tuple[Text, str, list[Text]]]:
+    """Yield what a cause is, what it reached, and its cells; and its effects if asked for."""
+    cause = answer.causes[number]
+    found = cause.outages[0].outage if cause.outages else None
     told = []
-    lines = len(cause.lines) if cause.kind in ("provider", "district") else 0
-    rooms = 0 if cause.kind in ("room", "board") else len(cause.rooms)
-    if lines:
-        told.append(_count(lines, "line"))
-    if rooms:
-        told.append(_count(rooms, "room"))
+    if cause.kind in ("provider", "district"):
+        told.append(table.count(len(cause.lines), "line"))
+    if cause.rooms and cause.kind not in ("room", "board"):
+        told.append(table.count(len(cause.rooms), "room"))
     if cause.times > 1:
         told.append(f"{cause.times} times")
-    return Text.assemble((name, "bold"), f"\n  {', '.join(told)}" if told else "")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
+    cells = [
+        Text(table.moment(cause.start_s, answer.zone)),
+        _until(cause.start_s, cause.end_s, cause.end, answer.zone),
+        Text(duration(span.length_s(cause.down))),
+        Text(_why(*found.cause) if found else _SILENT[cause.kind]),
+    ]
+    yield Text(answer.name_of(number), "bold"), ", ".join(told), cells
+    for each in answer.found if with_effects else ():
+        if each.cause == number and each.effect:
+            effect = each.outage
+            cells = [
+                Text(table.moment(effect.start_s, answer.zone)),
+                _until(effect.start_s, effect.end_s, effect.end, answer.zone),
+                Text(duration(effect.length_s)),
+                Text(_why(*effect.cause)),
+            ]
+            yield _where(each), "", cells
 
 
 def _length(seconds: int | None) -> str:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 from rich.console import Group
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
 from fleet.cli.output import result
 from fleet.period import Period, shown
@@ -43,12 +44,48 @@ def plain(columns: Iterable[str], right: Sequence[str]) -> Table:
     return table
 
 
+def fits(table: Table) -> bool:
+    """Tell whether a table has room; a file or a pipe has no width."""
+    unbounded = result.options.update(max_width=_UNBOUNDED_COLUMNS)
+    bounded = result.is_terminal or "COLUMNS" in os.environ
+    return not bounded or Measurement.get(result, unbounded, table).maximum <= result.width
+
+
+def print_pairs(
+    titles: Sequence[str], rows: Sequence[tuple[Text, Sequence[Text]]], right: Sequence[str]
+) -> None:
+    """Print each row as two lines, what it is and below it its cells, where a table is too wide."""
+    widths = [
+        max(len(title), *(len(cells[number]) for _, cells in rows))
+        for number, title in enumerate(titles)
+    ]
+
+    def line(cells: Sequence[Text]) -> Text:
+        padded: list[str | Text] = [" "]
+        for title, cell, width in zip(titles, cells, widths, strict=True):
+            space = " " * (width - len(cell))
+            padded += [" ", space, cell] if title in right else [" ", cell, space]
+        found = Text.assemble(*padded)
+        found.rstrip()
+        return found
+
+    result.print(line([Text(title, "dim") for title in titles]), soft_wrap=True)
+    for name, cells in rows:
+        result.print(name, soft_wrap=True)
+        result.print(line(cells), soft_wrap=True)
+
+
 def percent(part: int, whole: int, digits: int) -> str:
     """Return a part as percent, rounded down: all but a second is never 100 %."""
     if not whole:
         return NOTHING
     scaled = part * 100 * 10**digits // whole
     return f"{scaled // 10**digits}.{scaled % 10**digits:0{digits}} %"
+
+
+def count(number: int, what: str) -> str:
+    """Return a number of things: `1 room`, `2 rooms`."""
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def span(asked: Period, zone: ZoneInfo) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 import click
-from rich.measure import Measurement
 from rich.text import Text
 
 from firmware.linkreport.table import DEGRADED, DOWN, UNKNOWN, UP
@@ -218,8 +216,7 @@ def _show_table(
                 *([_promise(row.verdict)] if has_promise else []),
             )
         shown.add_section()
-    whole = Measurement.get(result, result.options.update(max_width=1000), shown).maximum
-    if (result.is_terminal or "COLUMNS" in os.environ) and whole > result.width:
+    if not table.fits(shown):
         return False
     table.print_whole(shown)
     return True
@@ -233,29 +230,15 @@ def _show_pairs(
     own: bool,
 ) -> None:
     """Print each row as two lines: what it is, and below it the figures."""
-    rows = [row for section in sections for row in section]
-    cells = [[figure(row) for figure in columns.values()] for row in rows]
-    widths = [
-        max(len(title), *(len(line[number]) for line in cells))
-        for number, title in enumerate(columns)
-    ]
-
-    def line(found: Iterable[Text]) -> Text:
-        padded: list[str | Text] = []
-        for cell, width in zip(found, widths, strict=True):
-            padded += [" " * (1 + width - len(cell)), cell]
-        return Text.assemble(" ", *padded)
-
-    result.print(line([Text(title, "dim") for title in columns]), soft_wrap=True)
-    for row, found in zip(rows, cells, strict=True):
-        outages = row.tally.outages
+    pairs = []
+    for row in (row for section in sections for row in section):
         told: list[str | Text] = [_name(row, zone, own=own)]
         if row.tally.known_s:
-            told.append(f", {outages} outage{'s' * (outages != 1)}")
+            told.append(f", {table.count(row.tally.outages, 'outage')}")
         if row.verdict:
             told += [", promised ", _promise(row.verdict)]
-        result.print(Text.assemble(*told), soft_wrap=True)
-        result.print(line(found), soft_wrap=True)
+        pairs.append((Text.assemble(*told), [figure(row) for figure in columns.values()]))
+    table.print_pairs(list(columns), pairs, list(columns))
 
 
 def _name(row: Row, zone: ZoneInfo, *, own: bool) -> Text:

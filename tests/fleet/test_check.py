@@ -18,7 +18,7 @@ from fleet.errors import UsageError
 from fleet.inventory import Inventory
 from fleet.store import Store
 from fleet.visit import Visit
-from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store, layers
+from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store, layers, maintain
 
 NOW_S = DAY_S + 7200
 NO_LEASE = {
@@ -196,6 +196,28 @@ def test_a_board_that_was_just_flashed_is_not_silent(
     _visited(city)
     answer = _check(city, "reports")
     assert [each.message for each in answer.findings] == [told] * (told is not None)
+
+
+def test_nothing_is_said_of_what_is_in_maintenance(town: Ending) -> None:
+    city = town.write()
+    fill_store(city, [(board, board.series(NOW_S - 3600, 20)) for board in town.boards[1:]])
+    fill_store(city, [(town.boards[0], town.boards[0].series(NOW_S - 3600, 60, **LINE_CUT))])
+    _visited(city)
+    silent = [("CRITICAL", "Hotspot"), *[("WARNING", f"Hotspot, 20{n}") for n in (1, 2)]]
+
+    def found() -> list[tuple[str, str]]:
+        return [(a, b.split(" (")[0]) for a, b in _found(_check(city, "reports"))]
+
+    line = [("CRITICAL", "Goethe-Schule"), ("WARNING", "Goethe-Schule, 102")]
+    assert sorted(found()) == sorted([*line, *silent])
+    maintain(city, "board", town.boards[1].id, NOW_S - 60, NOW_S + 60)
+    assert sorted(found()) == sorted([*line[:1], *silent])
+    maintain(city, "site", "goethe-schule", NOW_S - 60, NOW_S + 60)
+    assert sorted(found()) == sorted(silent)
+    maintain(city, "gateway", "gw-1", NOW_S - 60, NOW_S - 1)
+    assert sorted(found()) == sorted(silent)
+    maintain(city, "gateway", "gw-1", NOW_S - 61, NOW_S + 60)
+    assert found() == []
 
 
 def test_nothing_collected_is_unknown(town: Ending) -> None:
