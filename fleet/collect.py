@@ -30,8 +30,9 @@ from fleet.gateway import intake, roster, transfer
 from fleet.gateway.roster import RosterError
 from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
+from fleet.login import host_of
 from fleet.runner import Stop
-from fleet.ssh import Deadlines, Host, Session
+from fleet.ssh import Deadlines, Session
 from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
 from fleet.text import printable
 from fleet.visit import Visit
@@ -194,28 +195,6 @@ def _let_go(city: Inventory, writer: Writer) -> None:
             sealed_before_s=now_s - kept.sealed_s if kept.sealed_s else None,
             interval_before_s=now_s - kept.interval_s if kept.interval_s else None,
         )
-
-
-def host_of(city: Inventory, gateway_id: str) -> Host:
-    """Return how to log in on a gateway.
-
-    Raises: UsageError: the inventory has no such gateway.
-    """
-    gateway = city.gateway(gateway_id)
-    identity = None
-    if gateway.identity_file:
-        identity = city.folder / Path(gateway.identity_file).expanduser()
-    jump = None
-    if gateway.jump is not None:
-        hop = city.jumps[gateway.jump]
-        jump = Host(
-            gateway.jump, f"jump host {gateway.jump} of gateway {gateway_id}", hop.host,
-            hop.ssh_port, hop.user, hop.host_key, identity,
-        )  # fmt: skip
-    return Host(
-        gateway_id, f"gateway {gateway_id}", gateway.host, gateway.ssh_port, gateway.user,
-        gateway.host_key, identity, jump,
-    )  # fmt: skip
 
 
 class _Pull:

@@ -287,6 +287,31 @@ class Command:
         except OSError:
             return  # it has ended: what it says on stdout, or `finish`, tells why
 
+    def write(self, data: bytes) -> None:
+        """Give the command more of its stdin, while another thread reads its stdout.
+
+        Raises: HostError: it takes nothing for too long, has ended, or the session's time is
+            used up.
+        """
+        session, rest = self._session, data
+        silent_at = time.monotonic() + session.deadlines.silence_s
+        while rest:
+            try:
+                rest = rest[self._channel.send(rest) :]
+            except TimeoutError:  # the reader's, which is shorter
+                if not session.remaining_s:
+                    raise session.timed_out() from None
+                if time.monotonic() >= silent_at:
+                    raise self._silent() from None
+            except OSError:
+                raise self._broken() from None
+
+    def end(self, patience_s: float) -> None:
+        """Tell the command that its stdin ends, and wait for it to end, but not for long."""
+        with contextlib.suppress(OSError, EOFError):
+            self._channel.shutdown_write()
+        self._channel.status_event.wait(min(patience_s, self._session.remaining_s))
+
     def finish(self) -> None:
         """Wait for the end of a command whose output was read, but not for long.
 
@@ -304,10 +329,7 @@ class Command:
         if not session.remaining_s or code == _TIMED_OUT:
             raise session.timed_out()
         if code < 0:
-            raise HostError(
-                f"{host.label} ({host.name}): the connection broke",
-                hint="what came is kept; run the command again to go on from there",
-            )
+            raise self._broken()
         said = [line for line in printable_lines(self._stderr) if line]
         if code in _NOT_FOUND:
             raise HostError(
@@ -355,6 +377,13 @@ class Command:
             f"{session.host.label} ({session.host.name}) has been silent for "
             f"{session.deadlines.silence_s:g} s",
             hint="the line or the host hangs; what came is kept, run the command again",
+        )
+
+    def _broken(self) -> HostError:
+        host = self._session.host
+        return HostError(
+            f"{host.label} ({host.name}): the connection broke",
+            hint="what came is kept; run the command again to go on from there",
         )
 
     def _drain(self) -> None:

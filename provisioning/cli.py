@@ -9,8 +9,9 @@ import click
 
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Role
-from provisioning import cli_check, cli_image, cli_registry, cli_renewal, cli_tray
+from provisioning import cli_check, cli_image, cli_port, cli_registry, cli_renewal, cli_tray
 from provisioning.cli_image import image_options
+from provisioning.cli_port import on_option, places
 from provisioning.display import Display, half_written, interruptible, say, show_flashed, show_image
 from provisioning.flash import FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
@@ -24,6 +25,8 @@ def board() -> None:
 for command in (
     cli_check.check,
     cli_renewal.renew,
+    cli_port.list_ports,
+    cli_port.carry,
     cli_registry.list_boards,
     cli_registry.move,
     cli_registry.replace,
@@ -45,6 +48,7 @@ for command in (
     help="Serial port, such as /dev/ttyUSB0; given several times it is a tray of boards.",
 )
 @click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+@on_option
 @click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
 @click.option("--room", metavar="R", help="One of the site's rooms, for one board.")
 @click.option(
@@ -87,6 +91,7 @@ def flash(
     city: Path,
     ports: tuple[str, ...],
     others: bool,
+    gateway: str | None,
     site: str,
     room: str | None,
     rooms: Path | None,
@@ -121,19 +126,21 @@ def flash(
     if not is_tray and (room is None or role is None):
         missing = "--room" if room is None else "--role"
         raise click.UsageError(f"Missing option '{missing}'.")
+    image = cli_image.chosen(city, image, version, chip)
+    named, find = places(city, ports, gateway, others=others)
     request = FlashRequest(
         city,
-        ports[0] if ports else "",
+        named[0] if named else "",
         site,
         room or "",
         role or "classroom-sensor",
-        cli_image.chosen(city, image, version, chip),
+        image,
         baud,
         reassign,
         hardware=hardware,
     )
     if is_tray:
-        wanted = cli_tray.Wanted(request, role, ports, others, rooms, wait_s)
+        wanted = cli_tray.Wanted(request, role, named, find, rooms, wait_s)
         return cli_tray.run(wanted, dry_run=dry_run, as_json=as_json)
     _flash_one(request, dry_run=dry_run, as_json=as_json)
     return 0

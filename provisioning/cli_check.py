@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -11,10 +11,11 @@ import click
 from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.text import printable
-from provisioning import cli_image, inspection, port
+from provisioning import cli_image, inspection
 from provisioning.check import Checked
 from provisioning.cli_desk import finish, has_keyboard
 from provisioning.cli_image import image_options
+from provisioning.cli_port import on_option, places
 from provisioning.display import (
     Display,
     TrayDisplay,
@@ -26,6 +27,7 @@ from provisioning.display import (
 )
 from provisioning.flash import Flashed
 from provisioning.inspection import Inspected, InspectionRequest
+from provisioning.port import Adapter
 
 
 @click.command()
@@ -38,6 +40,7 @@ from provisioning.inspection import Inspected, InspectionRequest
     help="Serial port, such as /dev/ttyUSB0; may be repeated.",
 )
 @click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+@on_option
 @image_options("The image that the board should run; without one that is not compared.")
 @click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
 @json_option
@@ -46,6 +49,7 @@ def check(
     city: Path,
     ports: tuple[str, ...],
     others: bool,
+    gateway: str | None,
     image: Path | None,
     version: str | None,
     chip: str | None,
@@ -67,9 +71,10 @@ def check(
             "--repair needs the image", hint="add --micropython FILE, or --micropython-version"
         )
     request = InspectionRequest(city, cli_image.chosen(city, image, version, chip), repair)
+    named, find = places(city, ports, gateway, others=others)
     if others or len(ports) > 1:
-        return _check_all(request, ports, others=others, as_json=as_json)
-    return _check_one(request, ports[0], as_json=as_json)
+        return _check_all(request, named, find, as_json=as_json)
+    return _check_one(request, named[0], as_json=as_json)
 
 
 def _check_one(request: InspectionRequest, port_name: str, *, as_json: bool) -> int:
@@ -86,12 +91,14 @@ def _check_one(request: InspectionRequest, port_name: str, *, as_json: bool) -> 
 
 
 def _check_all(
-    request: InspectionRequest, ports: Sequence[str], *, others: bool, as_json: bool
+    request: InspectionRequest,
+    ports: Sequence[str],
+    find: Callable[[], list[Adapter]],
+    *,
+    as_json: bool,
 ) -> int:
     display = TrayDisplay(progress, has_keyboard=has_keyboard())
-    desk = inspection.desk(
-        request, lambda: port.plugged(ports, others=others), display, expected=ports
-    )
+    desk = inspection.desk(request, find, display, expected=ports)
     return finish(
         desk, display, lambda head, each: _show_each(head, each, request), as_json=as_json
     )

@@ -11,6 +11,7 @@ from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import NetzpulsError
 from provisioning import port, renewal
 from provisioning.cli_desk import finish, has_keyboard
+from provisioning.cli_port import on_option, places
 from provisioning.display import Display, TrayDisplay, interruptible, say, say_below
 from provisioning.port import Adapter
 from provisioning.renewal import RenewalRequest, Renewed
@@ -26,6 +27,7 @@ from provisioning.renewal import RenewalRequest, Renewed
     help="Serial port, such as /dev/ttyUSB0; may be repeated.",
 )
 @click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+@on_option
 @click.option(
     "--new-key",
     is_flag=True,
@@ -38,6 +40,7 @@ def renew(
     city: Path,
     ports: tuple[str, ...],
     others: bool,
+    gateway: str | None,
     new_key: bool,
     dry_run: bool,
     as_json: bool,
@@ -53,18 +56,17 @@ def renew(
     if not ports and not others:
         raise click.UsageError("which board? give its --port P, or --all")
     request = RenewalRequest(city, new_key)
+    named, find = places(city, ports, gateway, others=others)
     if dry_run:
-        _show_plan(request, port.plugged(ports, others=others), ports, as_json=as_json)
+        _show_plan(request, find(), named, as_json=as_json)
         return 0
     if others or len(ports) > 1:
         display = TrayDisplay(progress, has_keyboard=has_keyboard())
-        desk = renewal.desk(
-            request, lambda: port.plugged(ports, others=others), display, expected=ports
-        )
+        desk = renewal.desk(request, find, display, expected=named)
         return finish(desk, display, _show_each, as_json=as_json)
-    left = f"The board on {ports[0]} is not renewed: run the same command again."
+    left = f"The board on {named[0]} is not renewed: run the same command again."
     with interruptible(left), Display(progress) as one:
-        renewed = renewal.renew(request, ports[0], one.show)
+        renewed = renewal.renew(request, named[0], one.show)
     emit(renewed.document(), lambda: _show_renewed(renewed), as_json)
     return 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class Wanted:
         request: what is to be done with each board; its role holds where `role` is None.
         role: for boards of which the list does not say it.
         ports: those that are named.
-        others: look for adapters on USB, too.
+        find: the ports that are there now.
         rooms: the list of rooms.
         wait_s: how long to wait for further boards; None for as a terminal does.
     """
@@ -40,13 +40,9 @@ class Wanted:
     request: FlashRequest
     role: Role | None
     ports: Sequence[str]
-    others: bool
+    find: Callable[[], list[Adapter]]
     rooms: Path | None
     wait_s: float | None
-
-    def find(self) -> list[Adapter]:
-        """Return the ports that are there."""
-        return port.plugged(self.ports, others=self.others)
 
 
 def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:

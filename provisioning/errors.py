@@ -29,6 +29,12 @@ class BoardSilentError(BenchError):
     code = "board-silent"
 
 
+class RemoteError(BenchError):
+    """A port on a gateway cannot be used from here."""
+
+    code = "remote-port"
+
+
 class ChipError(NetzpulsError):
     """The board is not one that the image runs on: another chip, too little flash."""
 

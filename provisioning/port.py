@@ -9,7 +9,7 @@ import re
 import stat
 import termios
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +24,11 @@ from provisioning.errors import PortBusyError, PortDeniedError, PortMissingError
 CONSOLE_BAUD = 115200
 
 READ_S = 3.0
+# Also what a port on a gateway is called: rfc2217://gw-mitte/dev/ttyUSB0, see `remote`. esptool
+# tells by this beginning that there is no file behind it.
+RFC2217 = "rfc2217://"
 
 _RESET_S = 0.1
-_RFC2217 = "rfc2217://"
 _BOARDS_VIDS = {
     0x10C4,  # Silicon Labs: CP210x
     0x1A86,  # WCH: CH34x
@@ -142,7 +144,7 @@ def reset(port: serial.Serial) -> None:
 def has_reset_line(port: serial.Serial) -> bool:
     """Tell whether DTR and RTS reach a board, as far as the port knows."""
     if "://" in str(port.port):
-        return str(port.port).startswith(_RFC2217)
+        return str(port.port).startswith(RFC2217)
     try:
         fcntl.ioctl(port.fileno(), termios.TIOCMGET, bytes(4))
     except OSError:
@@ -150,7 +152,7 @@ def has_reset_line(port: serial.Serial) -> bool:
     return True
 
 
-class _RemotePort(rfc2217.Serial):
+class RemotePort(rfc2217.Serial):
     """A port by RFC 2217 that negotiates with its server only what has changed.
 
     pyserial negotiates everything anew, with pauses of 50 ms, when a timeout is set, and
@@ -160,8 +162,16 @@ class _RemotePort(rfc2217.Serial):
     _negotiated: tuple[object, ...] | None = None
 
     def open(self) -> None:
+        """Open it; raises as pyserial does."""
         self._negotiated = None
         super().open()
+
+    def close(self) -> None:
+        """Close it, also where the server was first, which pyserial forgets."""
+        opened = getattr(self, "_socket", None)
+        super().close()
+        if opened is not None:
+            opened.close()
 
     def _reconfigure_port(self) -> None:
         wanted = (self.baudrate, self.bytesize, self.parity, self.stopbits)
@@ -170,10 +180,23 @@ class _RemotePort(rfc2217.Serial):
             self._negotiated = wanted
 
 
+def reach(gateway_id: str, make: Callable[[], serial.Serial]) -> None:
+    """Say how ports behind a gateway are made, from now on and in this process."""
+    _gateways[gateway_id] = make
+
+
+_gateways: dict[str, Callable[[], serial.Serial]] = {}
+
+
 def _closed_port(name: str) -> serial.Serial:
-    if not name.startswith(_RFC2217):
+    gateway_id = name.removeprefix(RFC2217).partition("/")[0]
+    if name.startswith(RFC2217) and gateway_id in _gateways:
+        made = _gateways[gateway_id]()
+        made.port = name
+        return made
+    if not name.startswith(RFC2217):
         return serial.serial_for_url(name, do_not_open=True, exclusive=True)
-    port: Any = _RemotePort()
+    port: Any = RemotePort()
     port.port = name
     return cast("serial.Serial", port)
 

@@ -16,6 +16,7 @@ import termios
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import serial
@@ -50,7 +51,6 @@ SURE_BAUD = 460_800  # a line that carries no more than this is not tried out be
 
 _CONNECT_ATTEMPTS = 7
 _AGAIN_ATTEMPTS = 2
-_ANSWER_S = 0.3
 _TRIAL_BYTES = 16 * 1024
 _FRAME_MARK = b"\xc0"
 _ERASE_BLOCK_BYTES = 64 * 1024
@@ -58,6 +58,15 @@ SECTOR_BYTES = 4096
 
 Advance = Callable[[int, int], None]
 
+
+@dataclass
+class _Patience:
+    """How long a board's answer may take where nothing is erased or written."""
+
+    answer_s: float = 0.3
+
+
+_patience = _Patience()
 _local = threading.local()
 _installing = threading.Lock()
 
@@ -67,6 +76,13 @@ def speeds(asked: int | None, known: int | None) -> list[int]:
     if asked:
         return [asked]
     return [baud for baud in BAUDS if known not in BAUDS or baud <= known]
+
+
+def be_patient(round_trip_s: float) -> None:
+    """Give answers so much more time, in all of this process: the boards are far away."""
+    _patience.answer_s += round_trip_s
+    loader_module.SYNC_TIMEOUT += round_trip_s
+    loader_module.MEM_END_ROM_TIMEOUT += round_trip_s
 
 
 class Session:
@@ -164,7 +180,7 @@ class Session:
             loader.command(
                 loader.ESP_CMDS["READ_REG"],
                 struct.pack("<I", loader.CHIP_DETECT_MAGIC_REG_ADDR),
-                timeout=_ANSWER_S,
+                timeout=_patience.answer_s,
             )
         cmds.attach_flash(loader)
         self.flash_bytes = flash_size_bytes(cmds.detect_flash_size(loader)) or 0

@@ -102,7 +102,7 @@ def test_provisioning_takes_only_the_base_of_fleet() -> None:
     base = {f"fleet.{name}" for name, rank in FLEET_RANK.items() if rank < OPERATION}
     allowed = {
         *base,
-        *("fleet.authority", "fleet.revocation", "fleet.cli.output"),
+        *("fleet.authority", "fleet.login", "fleet.revocation", "fleet.cli.output"),
         *("firmware.linkreport", "provisioning"),
     }
     # The image holds the board's sources as data: the package itself says where they are.

@@ -6,6 +6,7 @@ import contextlib
 import select
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 
@@ -16,11 +17,18 @@ class Line:
     Attributes:
         cut_after: bytes from the host after which each connection breaks.
         freeze_after: bytes from the host after which nothing moves any more, either way.
+        delay_s: how long each piece is held up.
     """
 
     def __init__(
-        self, port: int, *, cut_after: int | None = None, freeze_after: int | None = None
+        self,
+        port: int,
+        *,
+        cut_after: int | None = None,
+        freeze_after: int | None = None,
+        delay_s: float = 0.0,
     ) -> None:
+        self.delay_s = delay_s
         self._to = port
         self.cut_after = cut_after
         self.freeze_after = freeze_after
@@ -64,4 +72,5 @@ class Line:
                         passed += len(data) if source is far else 0
                         if not data or (self.cut_after is not None and passed >= self.cut_after):
                             return
+                        time.sleep(self.delay_s)
                         (near if source is far else far).sendall(data)

@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 
 from fleet import inventory
-from fleet.collect import host_of
+from fleet.login import host_of
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "inventory.example.toml"
 

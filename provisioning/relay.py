@@ -1,0 +1,139 @@
+"""A serial port carried over the stdin and stdout of one command, for a desk that is elsewhere.
+
+    netzpuls board relay --port /dev/ttyUSB0        run on a gateway over SSH, see `remote`
+
+It speaks RFC 2217 (pyserial's own server), so that speed, DTR and RTS are the desk's to set. It
+ends with its stdin, or when nothing came for a while: a line that died without a word must not
+hold the port. If it was not told goodbye the board is started anew, so that none is left waiting
+in its boot loader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import termios
+import threading
+from typing import Any
+
+import serial
+from serial import rfc2217
+
+from provisioning import port
+from provisioning.errors import RemoteError
+
+READY = b"NETZPULS RELAY 1\n"
+ALIVE = b"\xff\xf1"  # Telnet's NOP: both sides say it when they have nothing to say
+GOODBYE = b"\xff\xec"  # Telnet's EOF
+EVERY_S = 5.0
+SILENCE_S = 20.0
+
+_READ_BYTES = 64 * 1024
+_LINE_S = 0.05
+
+
+def serve(name: str, heard: int, told: int, silence_s: float = SILENCE_S) -> None:
+    """Carry a port until the desk goes.
+
+    Args:
+        name: the port.
+        heard: file descriptor from the desk.
+        told: file descriptor to it.
+        silence_s: after so long without a word from it, it is gone.
+
+    Raises: BenchError: the port cannot be opened, or goes away.
+    """
+    line = port.open_port(name)
+    line.timeout = _LINE_S
+    desk = _Desk(told)
+    desk.write(READY)
+    manager = _Manager(line, desk)
+    ended = threading.Event()
+    reader = threading.Thread(target=_carry, args=(line, desk, ended), daemon=True)
+    reader.start()
+    try:
+        while not ended.is_set() and not manager.said_goodbye:
+            if not select.select([heard], [], [], silence_s)[0]:
+                break
+            data = os.read(heard, _READ_BYTES)
+            if not data:
+                break
+            for byte in manager.filter(data):
+                manager.pending += byte
+            manager.flush()
+    except (OSError, termios.error):
+        ended.set()
+    finally:
+        went_away = ended.is_set()
+        ended.set()
+        reader.join()
+        if not manager.said_goodbye and not went_away:
+            with contextlib.suppress(OSError, termios.error):
+                if port.has_reset_line(line):
+                    port.reset(line)
+        with contextlib.suppress(OSError, termios.error):
+            line.close()
+    if went_away:
+        raise RemoteError(f"the port {name} went away", hint="check the cable there")
+
+
+def _carry(line: serial.Serial, desk: _Desk, ended: threading.Event) -> None:
+    """Bring what the board says to the desk, and that this end lives."""
+    quiet_s = 0.0
+    while not ended.is_set():
+        try:
+            data = line.read(max(1, line.in_waiting))
+            quiet_s = 0.0 if data else quiet_s + _LINE_S
+            if data:
+                desk.write(data.replace(b"\xff", b"\xff\xff"))
+            elif quiet_s >= EVERY_S:
+                quiet_s = 0.0
+                desk.write(ALIVE)
+        except (OSError, termios.error):
+            ended.set()
+
+
+class _Desk:
+    """The way to the desk, for two threads."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Write all of it.
+
+        Raises: OSError: the desk is gone.
+        """
+        with self._lock:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+
+
+class _Manager(rfc2217.PortManager):
+    """pyserial's server; what came before a change of speed or lines goes out before it."""
+
+    def __init__(self, line: Any, desk: Any) -> None:
+        self.pending = bytearray()
+        self.said_goodbye = False
+        super().__init__(line, desk)
+
+    def flush(self) -> None:
+        """Write what came for the board."""
+        if self.pending:
+            self.serial.write(bytes(self.pending))
+            self.pending.clear()
+
+    def check_modem_lines(self, force_notification: bool = False) -> None:
+        """Do not look: no board drives them."""
+
+    def _telnet_process_subnegotiation(self, suboption: bytes) -> None:
+        if self.pending:
+            self.flush()
+            self.serial.flush()
+        super()._telnet_process_subnegotiation(suboption)  # type: ignore[misc]
+
+    def _telnet_process_command(self, command: Any) -> None:
+        self.said_goodbye = self.said_goodbye or command == GOODBYE[1:]
