@@ -122,8 +122,8 @@ def load(path: Path | None) -> Application:
     if path is None:
         raise ImageError(
             "no MicroPython image given",
-            hint=f"real board: {_HINT}; virtual board: make a stand-in with "
-            "`netzpuls lab image FILE`; then add --micropython FILE",
+            hint=f"real board: add --micropython-version X.Y.Z, or {_HINT}; virtual board: make a "
+            "stand-in with `netzpuls lab image FILE`; then add --micropython FILE",
         )
     try:
         with path.open("rb") as stream:

@@ -243,6 +243,41 @@ def test_ports_there(desk: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     assert isinstance(json.loads(out)["ports"], list)
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no JSON",
+        "[" * 100_000,
+        json.dumps({"ports": [{"port": "/etc/passwd", "usb": None, "name": None}]}),
+        json.dumps({"ports": [{"port": "/dev/\x1b[2J", "usb": None, "name": None}]}),
+        json.dumps({"ports": [{"port": 7, "usb": None, "name": None}]}),
+        json.dumps({"ports": "/dev/ttyUSB0"}),
+        json.dumps({"boards": []}),
+    ],
+)
+def test_a_gateway_that_lies_about_its_ports(desk: Bench, tmp_path: Path, said: str) -> None:
+    _answer(desk, tmp_path, said)
+    with pytest.raises(RemoteError, match="does not say which ports it has"):
+        remote.reach(desk.city, "gw-north").ports()
+
+
+def test_what_a_gateway_says_of_its_ports_is_made_safe(desk: Bench, tmp_path: Path) -> None:
+    there = {"port": "/dev/ttyUSB0", "usb": "A5\x1b[2J", "name": "CP2102"}
+    _answer(desk, tmp_path, json.dumps({"ok": True, "ports": [there]}))
+    (found,) = remote.reach(desk.city, "gw-north").ports()
+    assert found.port == "rfc2217://gw-north/dev/ttyUSB0"
+    assert (found.usb, found.name) == ("A5\\x1b[2J", "CP2102")
+
+
+def _answer(desk: Bench, folder: Path, said: str) -> None:
+    """Let something else than Netzpuls answer at the gateway."""
+    (folder / "said").write_text(said)
+    script = folder / "script.py"
+    script.write_text(f"print(open({str(folder / 'said')!r}).read())")
+    path = desk.city / "inventory.toml"
+    path.write_text(path.read_text().replace("-m fleet.cli", str(script)))
+
+
 def test_nobody_else_gets_in(desk: Bench) -> None:
     """A connection that is not our own is closed, whoever comes first."""
     own: list[tuple[str, int]] = []
