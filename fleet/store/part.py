@@ -7,9 +7,12 @@ The bytes hold a signature each, which nothing can compress; apart from the colu
 question that does not ask for them, and may be kept for a shorter time.
 
 A file is written, on disk and under its name before the transaction that names it in `part` and
-takes its reports out of `recent`: that is the moment from which it counts. A file that no row
-names is debris of a writer that was stopped, and the next one removes it. Files are replaced the
-same way. Only who has the store's file alone does any of this, so no reader misses one.
+takes its reports out of `recent`: that is the moment from which it counts. Before, its name is
+kept in `debris`, as are the names of files that count no more: what stands there and in no row of
+`part` was left by a writer that was stopped, and the next one removes it. Nothing else is ever
+removed: other files may be all that is left of reports that another DuckDB file knew. Files are
+replaced the same way. Only who has the store's file alone does any of this, so no reader misses
+one.
 
 A day is that of UTC in which a report was made, as it was known when the file was written; a boot
 of which that changed later is marked, and its reports are looked for in all files.
@@ -19,6 +22,7 @@ of which that changed later is marked, and its reports are looked for in all fil
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -111,21 +115,29 @@ class Shelf:
 
     # -- writing: in a transaction, with the store's file to oneself -----------------------------
 
-    def sweep(self) -> int:
-        """Remove the files that count for nothing; return how many."""
-        known = {part.path for part in self._parts}
-        debris = [
-            path
-            for kind in _FOLDERS
-            for path in (self._folder / kind).glob("*/*")
-            if str(path.relative_to(self._folder)) not in known
-        ]
+    def sweep(self) -> None:
+        """Remove the files of this store that count for nothing; in no transaction."""
+        execute = self._connection.execute
+        rows = execute("SELECT path FROM debris WHERE path NOT IN (SELECT path FROM part)")
         try:
-            for path in debris:
-                path.unlink()
+            for (name,) in rows.fetchall():
+                path = self._folder / name
+                for each in (path, _unfinished(path)):
+                    each.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # it is gone, or something else is in it
+                    path.parent.rmdir()
         except OSError as error:
             raise _unwritable(self._folder, error) from None
-        return len(debris)
+        execute("DELETE FROM debris")
+
+    def strangers(self) -> int:
+        """Return how many day files are there that this store does not know."""
+        known = {part.path for part in self._parts}
+        return sum(
+            str(path.relative_to(self._folder)) not in known
+            for kind in _FOLDERS
+            for path in (self._folder / kind).glob("*/*.parquet")
+        )
 
     def pack(self, before_s: int) -> int:
         """Move reports made before a time from `recent` to day files; return how many.
@@ -159,38 +171,29 @@ class Shelf:
         days = [part.day for part in self._parts if part.kind == "report"]
         return sorted({day for day in days if days.count(day) > MOST_PARTS})
 
-    def compact(self, day: int) -> list[Part]:
-        """Make all files of a day one; return those that count no more."""
+    def compact(self, day: int) -> None:
+        """Make all files of a day one."""
         old = [part for part in self._parts if part.day == day]
         for kind in _FOLDERS:
             parts = [part for part in old if part.kind == kind]
             if parts:
                 low_s, high_s = min(p.from_s for p in parts), max(p.to_s for p in parts)
                 self._copy(kind, day, low_s, high_s, self._read(parts))
-        return self._forget(old)
+        self._forget(old)
 
-    def expire(self, kind: str, before_s: int) -> list[Part]:
-        """Let go of the files that have no report made at a time or later; return them."""
+    def expire(self, kind: str, before_s: int) -> int:
+        """Let go of the files that have no report made at a time or later; return how many."""
         return self._forget([p for p in self._parts if p.kind == kind and p.to_s < before_s])
 
-    def remove(self, parts: Iterable[Part]) -> None:
-        """Remove files that count no more, after the transaction that said so."""
-        for part in parts:
-            path = self._folder / part.path
-            try:
-                path.unlink(missing_ok=True)
-                if not any(path.parent.iterdir()):
-                    path.parent.rmdir()
-            except OSError as error:
-                raise _unwritable(self._folder, error) from None
-
-    def _forget(self, parts: list[Part]) -> list[Part]:
+    def _forget(self, parts: list[Part]) -> int:
+        """Let files count no more; they are removed after the transaction, by `sweep`."""
         if parts:
+            paths = [[part.path for part in parts]]
+            self._connection.execute("INSERT INTO debris SELECT unnest($1::VARCHAR[])", paths)
             self._connection.execute(
-                "DELETE FROM part WHERE path IN (SELECT unnest($1::VARCHAR[]))",
-                [[part.path for part in parts]],
+                "DELETE FROM part WHERE path IN (SELECT unnest($1::VARCHAR[]))", paths
             )
-        return parts
+        return len(parts)
 
     def _write(self, day: int, from_s: int, to_s: int, rows: str) -> None:
         self._copy("report", day, from_s, to_s, rows)
@@ -204,7 +207,11 @@ class Shelf:
         date = datetime.fromtimestamp(day * DAY_S, UTC).date()
         folder = self._folder / kind / date.isoformat()
         path = folder / f"{secrets.token_hex(6)}.parquet"
-        written = path.with_suffix(".new")
+        name = str(path.relative_to(self._folder))
+        written = _unfinished(path)
+        with self._connection.cursor() as apart:  # it holds, whatever becomes of the transaction
+            apart.execute(f"USE {self._database()}")
+            apart.execute("INSERT INTO debris VALUES ($1)", [name])
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._connection.execute(
@@ -227,8 +234,16 @@ class Shelf:
         ).fetchall()
         self._connection.execute(
             "INSERT INTO part VALUES ($1, $2, $3, $4, $5, $6, $7)",
-            [kind, day, str(path.relative_to(self._folder)), count, size, from_s, to_s],
+            [kind, day, name, count, size, from_s, to_s],
         )
+
+    def _database(self) -> str:
+        ((name,),) = self._connection.execute("SELECT current_database()").fetchall()
+        return str(name)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_suffix(".new")
 
 
 def _text(path: Path) -> str:

@@ -3,6 +3,7 @@
     report    as a table of its own for each reading: `recent` and the day files together
     recent    reports that are in no day file yet
     part      the day files; what is not named here is debris
+    debris    files that may be removed unless `part` names them
     expired   before when reports were let go
     cursor    how far each gateway was read
     run       which sequence numbers are there, and what is missing between them
@@ -18,7 +19,7 @@ from firmware.linkreport import report as wire
 from firmware.linkreport.term import LAYERS
 from fleet.store.fold import NO_SEAL
 
-VERSION = 2
+VERSION = 3
 
 _LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
 
@@ -126,9 +127,15 @@ def _table(name: str, columns: dict[str, str]) -> str:
     return f"CREATE TABLE {name} ({', '.join(f'{n} {kind}' for n, kind in columns.items())});"
 
 
-TABLES = "".join(
-    _table(name, columns)
-    for name, columns in {"part": PART, "expired": {"raw_before_s": "BIGINT"}, **KEPT}.items()
+TABLES = "".join(_table(name, columns) for name, columns in KEPT.items())
+_FILES = {
+    "part": PART,
+    "expired": {"raw_before_s": "BIGINT"},
+    "debris": {"path": "VARCHAR"},
+}
+# Stores of version 2 have none, some or all of these.
+FILES = "".join(_table(name, columns) for name, columns in _FILES.items()).replace(
+    "CREATE TABLE", "CREATE TABLE IF NOT EXISTS"
 )
 CURSOR = """
     CREATE TABLE cursor (
@@ -138,6 +145,7 @@ CURSOR = """
 ADDED = f"""
     CREATE TABLE recent ({DEFINITION});
     {TABLES}
+    {FILES}
     CREATE TABLE schema AS SELECT {VERSION} AS version;
 """
 SCHEMA = f"{CURSOR} {ADDED}"

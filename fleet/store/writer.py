@@ -177,7 +177,9 @@ class Store:
                 said = f"{self.path}: {printable(str(error).partition(chr(10))[0], 400)}"
                 if type(error) is duckdb.Error or isinstance(error, duckdb.FatalException):
                     raise StoreError(
-                        said, hint="move the file away and collect anew: gateways have it all"
+                        said,
+                        hint=f"move all of {self.folder} away and put a copy of all of it back, or "
+                        "collect anew what gateways still have",
                     ) from None
                 if not isinstance(error, duckdb.OperationalError | duckdb.ConnectionException):
                     raise
@@ -204,13 +206,21 @@ class Writer:
         with self._attached() as connection:
             version = _version(connection, store.path)
             if version == schema.VERSION:
-                part.Shelf(connection, store.folder).sweep()
+                shelf = part.Shelf(connection, store.folder)
+                shelf.sweep()
+                if strangers := shelf.strangers():
+                    tell(
+                        f"{strangers} day files in {store.folder} are of another {STORE_FILE}: "
+                        "they stay there and do not count"
+                    )
                 return
             connection.begin()
             if version is None:
                 connection.execute(schema.SCHEMA)
-            else:
+            elif version == 1:
                 _take_over(connection, store.folder, tell)
+            else:
+                connection.execute(f"{schema.FILES} UPDATE schema SET version = {schema.VERSION}")
             connection.commit()
 
     def cursors(self) -> dict[str, Cursor]:
@@ -283,7 +293,7 @@ class Writer:
         with self._attached() as connection:
             shelf = part.Shelf(connection, self._store.folder)
             connection.begin()
-            gone = []
+            gone = 0
             if raw_before_s is not None:
                 raw_before_s -= raw_before_s % part.DAY_S
                 gone += shelf.expire("report", raw_before_s)
@@ -295,8 +305,8 @@ class Writer:
             if interval_before_s is not None:
                 connection.execute("DELETE FROM interval WHERE end_s < $1", [interval_before_s])
             connection.commit()
-            shelf.remove(gone)
-        return len(gone)
+            shelf.sweep()
+        return gone
 
     def _compact(self) -> bool:
         with self._attached() as connection:
@@ -305,9 +315,9 @@ class Writer:
             if not days:
                 return False
             connection.begin()
-            old = shelf.compact(days[0])
+            shelf.compact(days[0])
             connection.commit()
-            shelf.remove(old)
+            shelf.sweep()
         return True
 
     @contextlib.contextmanager
@@ -392,8 +402,7 @@ def _version(connection: duckdb.DuckDBPyConnection, path: Path) -> int | None:
         raise StoreError(
             f"{path} has schema {found[0][0] if found else 'unknown'}; "
             f"this Netzpuls knows {schema.VERSION}",
-            hint="use the Netzpuls that wrote it or a newer one, or move the file away and "
-            "collect anew",
+            hint="use the Netzpuls that wrote it or a newer one",
         )
     return int(found[0][0])
 

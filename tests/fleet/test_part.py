@@ -124,6 +124,40 @@ def test_late_reports_and_late_clocks_change_days_that_are_in_files(
     assert _rows(store) == (301, 0)
 
 
+def test_an_older_database_put_back_costs_no_day_file(tmp_path: Path, board: TestBoard) -> None:
+    store = Store(tmp_path)
+    with store.writing():
+        pass
+    older = store.path.read_bytes()
+    _put(store, _days(board, 2), pack=2)
+    newer, files = store.path.read_bytes(), _files(store)
+    store.path.write_bytes(older)
+    told: list[str] = []
+    with store.writing(told.append):
+        pass
+    said = "are of another netzpuls.duckdb: they stay there and do not count"
+    assert told == [f"4 day files in {store.folder} {said}"]
+    assert _files(store) == files == {"report": 2, "sealed": 2}
+    store.path.write_bytes(newer)
+    assert _rows(store) == (240, 0)
+    assert verify(tmp_path).differences == ()
+
+
+def test_files_of_other_people_stay_where_they_are(tmp_path: Path, board: TestBoard) -> None:
+    elsewhere, store = tmp_path / "elsewhere", Store(tmp_path)
+    (elsewhere / "papers").mkdir(parents=True)
+    (elsewhere / "papers" / "thesis.txt").write_text("years of work")
+    store.folder.mkdir()
+    (store.folder / "report").symlink_to(elsewhere)
+    (store.folder / "sealed" / "2025-11-22" / "notes").mkdir(parents=True)
+    _put(store, _days(board, 2), pack=2)
+    with store.writing() as open_store:
+        open_store.expire(raw_before_s=DAY_S + 86_400, sealed_before_s=DAY_S + 86_400)
+    assert _files(store) == {"report": 1, "sealed": 1}
+    assert (elsewhere / "papers" / "thesis.txt").read_text() == "years of work"
+    assert (store.folder / "sealed" / "2025-11-22" / "notes").is_dir()
+
+
 def test_many_files_of_a_day_become_one(tmp_path: Path, board: TestBoard) -> None:
     store = Store(tmp_path)
     items = _days(board, 2)

@@ -178,7 +178,7 @@ def test_a_damaged_store_is_no_defect(tmp_path: Path, board: TestBoard) -> None:
     city.path.write_bytes(content[:headers] + bytes(b ^ 0x55 for b in content[headers:]))
     with pytest.raises(StoreError, match="Corrupt") as caught, city.reading():
         pass
-    assert "move the file away" in caught.value.hint
+    assert f"move all of {city.folder} away" in caught.value.hint
     with pytest.raises(StoreError, match="Corrupt"), city.writing():
         pass
 

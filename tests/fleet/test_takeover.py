@@ -72,6 +72,24 @@ def test_an_older_store_is_taken_over_by_the_next_writer(tmp_path: Path) -> None
             assert connection.execute(rows).fetchall() == new.execute(rows).fetchall()
 
 
+@pytest.mark.parametrize("gone", [("debris",), ("part", "expired", "debris")])
+def test_a_store_of_version_2_gets_what_it_lacks(tmp_path: Path, gone: tuple[str, ...]) -> None:
+    store = Store(tmp_path)
+    with store.writing() as writer:
+        writer.ingest("gw-1", Cursor("database", 7), _items())  # type: ignore[arg-type]
+    with duckdb.connect(str(store.path)) as connection:
+        for name in gone:
+            connection.execute(f"DROP TABLE {name}")
+        connection.execute("UPDATE schema SET version = 2")
+    with pytest.raises(StoreError, match="older Netzpuls"), store.reading():
+        pass
+    with store.writing() as writer:
+        assert writer.cursors() == {"gw-1": Cursor("database", 7)}
+        assert writer.pack(least=1, before_s=None) == 358
+    answer = verify(tmp_path)
+    assert (answer.reports, answer.differences) == (358, ())
+
+
 _TAKE_OVER = """
 import sys
 from pathlib import Path
