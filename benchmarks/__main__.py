@@ -13,7 +13,17 @@ import subprocess
 import sys
 from typing import Any
 
-BENCHMARKS = ("report_size", "heap", "spool", "cycle", "ingest", "first_report", "desk", "tray")
+BENCHMARKS = (
+    "report_size",
+    "heap",
+    "spool",
+    "cycle",
+    "ingest",
+    "first_report",
+    "desk",
+    "tray",
+    "ledger",
+)
 
 
 def main(names: list[str]) -> int:

@@ -126,7 +126,7 @@ class Ledger:
             "subject VARCHAR, start_s BIGINT, end_s BIGINT",
             ((w.subject, w.start_s, w.end_s) for w in excluded),
         )
-        said = _ASSERTED if recompute else _KEPT
+        said = ASSERTED if recompute else KEPT
         self._lay("board", _PLACED.format(said=said), _BOARD_SUBJECTS, _BOARD_WINDOWS)
         self._lay("line", _LINE, _LINE_SUBJECTS, _LINE_WINDOWS)
 
@@ -197,7 +197,7 @@ _KNOWN = f"{table.UP}, {table.DEGRADED}, {table.DOWN}"
 
 # What each report asserts. Of those with equal times the highest number comes first; the gap
 # before the others is 0, so that they cover nothing. A state that no board may claim is unknown.
-_ASSERTED = f"""
+ASSERTED = f"""
     WITH spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
         FROM ({clock.timed("report")})
@@ -215,7 +215,7 @@ _ASSERTED = f"""
         internet_reason
     FROM spaced
 """
-_KEPT = "FROM interval WHERE start_s < $end_s AND end_s > $start_s"
+KEPT = "FROM interval WHERE start_s < $end_s AND end_s > $start_s"
 # The same for the subjects for which it counts, cut to the period.
 _PLACED = """
     SELECT coalesce(stint.subject, device) AS subject,
@@ -338,7 +338,7 @@ def differences(connection: duckdb.DuckDBPyConnection, period: Period) -> list[D
             "SELECT device AS subject, * EXCLUDE (device) REPLACE (greatest(start_s, $start_s) "
             f"AS start_s, least(end_s, $end_s) AS end_s) FROM ({said})"
         )
-        for said in (_KEPT, _ASSERTED)
+        for said in (KEPT, ASSERTED)
     )
     names = "subject, start_s, end_s, state, layer, reason, reaches, misses, internet_reason"
     rows = connection.execute(

@@ -57,7 +57,7 @@ class Added:
 
 def add(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> Added:
     """Take the new reports of `incoming` into `recent`, `run`, `boot` and `interval`."""
-    return _Increment(connection, shelf).add()
+    return Increment(connection, shelf).add()
 
 
 @contextmanager
@@ -72,12 +72,15 @@ def registered(
         connection.unregister(name)
 
 
-class _Increment:
+class Increment:
+    """One piece on its way in."""
+
     def __init__(self, connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> None:
         self._connection = connection
         self._shelf = shelf
 
     def add(self) -> Added:
+        """Take it in."""
         rows, runs, known = self._fresh()
         if not len(rows["seq"]):
             return Added(0, known)

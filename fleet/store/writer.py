@@ -234,23 +234,43 @@ class Writer:
 
         Raises: StoreError: the store cannot be written; nothing has changed then.
         """
-        with self._attached() as connection:
-            connection.execute("TRUNCATE incoming")
+
+        def fill(connection: duckdb.DuckDBPyConnection) -> None:
             with connection.appender("incoming") as appender:
                 appender.append_rows(_row(gateway, item) for item in reports)
+
+        return self.take(fill, (gateway, cursor))
+
+    def take(
+        self,
+        fill: Callable[[duckdb.DuckDBPyConnection], None],
+        read: tuple[str, Cursor] | None = None,
+    ) -> Ingested:
+        """Add what is not there yet of the rows with which `fill` fills the table `incoming`.
+
+        With them the cursor of a gateway moves, both or neither.
+
+        Raises: StoreError: the store cannot be written; nothing has changed then.
+        """
+        with self._attached() as connection:
+            connection.execute("TRUNCATE incoming")
+            fill(connection)
             connection.begin()
+            ((rows,),) = connection.execute("SELECT count(*) FROM incoming").fetchall()
             shelf = part.Shelf(connection, self._store.folder)
             added = increment.add(connection, shelf)
             forks = _forks(connection, shelf, added.known) if len(added.known) else 0
-            connection.execute(
-                "INSERT OR REPLACE INTO cursor VALUES ($1, $2, $3, $4)",
-                [gateway, cursor.database, cursor.row, int(time.time())],
-            )
+            if read:
+                gateway, cursor = read
+                connection.execute(
+                    "INSERT OR REPLACE INTO cursor VALUES ($1, $2, $3, $4)",
+                    [gateway, cursor.database, cursor.row, int(time.time())],
+                )
             connection.commit()
             ((recent,),) = connection.execute("SELECT count(*) FROM recent").fetchall()
         if recent > _MOST_RECENT:
             self.pack(least=1, before_s=None)
-        return Ingested(added.new, len(reports) - added.new - forks, forks)
+        return Ingested(added.new, rows - added.new - forks, forks)
 
     def pack(self, *, least: int | None = None, before_s: int | None) -> int:
         """Move reports to day files, and make the files of a day one if they are many.
