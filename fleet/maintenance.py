@@ -31,6 +31,8 @@ from fleet.text import printable
 
 MAINTENANCE_FILE = "maintenance.toml"
 
+_MOST = 500  # characters of a reason or a name
+
 _HEAD = (
     "# Written by `netzpuls fleet maintenance`; windows are withdrawn, never deleted. "
     "Keep it in git.\n\n"
@@ -51,7 +53,17 @@ def _whole_and_placed(moment: datetime) -> datetime:
     return moment
 
 
-Said = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
+def _can_be_shown(text: str) -> str:
+    if printable(text, _MOST) != text:
+        raise ValueError("it has characters that no terminal should get")
+    return text
+
+
+Said = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=_MOST, strip_whitespace=True),
+    AfterValidator(_can_be_shown),
+]
 Moment = Annotated[datetime, AfterValidator(_whole_and_placed)]
 Kind = Literal["site", "board", "gateway"]
 
@@ -313,7 +325,7 @@ def _checked(model: type[document.File], **values: Any) -> document.File:
         return document.check(model, values, Path(MAINTENANCE_FILE))
     except ConfigurationError as error:
         said = error.message.removeprefix(f"{MAINTENANCE_FILE}: ")
-        raise UsageError(said, hint="a reason and a name have 1 to 500 characters") from None
+        raise UsageError(said, hint=f"a reason and a name have 1 to {_MOST} characters") from None
 
 
 def _iso(moment: datetime, zone: ZoneInfo) -> str:

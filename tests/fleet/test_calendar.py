@@ -182,7 +182,7 @@ def test_the_school_holidays_are_those_of_another_source(land: Land) -> None:
     days = [first + timedelta(n) for n in range((last - first).days + 1)]
     feasts = {day for year in years for day in holiday.public(land, year)}
     school_days = [day for day in days if day.weekday() < 5 and day not in feasts]
-    assert [day for day in school_days if bool(ours.on(day)) != (day in theirs)] == []
+    assert [day for day in days if bool(ours.on(day)) != (day in theirs)] == []
     assert 500 < sum(not ours.on(day) for day in school_days) < 700
 
 

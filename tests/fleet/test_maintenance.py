@@ -93,7 +93,7 @@ def test_a_window_is_for_what_there_is(town: Town) -> None:
     for kind, subject in (("site", "nowhere"), ("board", "np-000000000000"), ("gateway", "gw-9")):
         with pytest.raises(UsageError, match=f"no {kind} '{subject}'"):
             maintain(city, kind, subject, DAY_S, DAY_S + 60)  # type: ignore[arg-type]
-    for reason, by in (("", "x"), ("  ", "x"), ("x", ""), ("x" * 501, "x")):
+    for reason, by in (("", "x"), ("  ", "x"), ("x", ""), ("x" * 501, "x"), ("a\x1b[2Jb", "x")):
         wish = Wish("site", "hotspot", HOUR, reason, by)
         with pytest.raises(UsageError, match=r"reason|entered_by"):
             maintenance.add(city, wish, NOW)

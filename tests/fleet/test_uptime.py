@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import fleet.cli
@@ -130,6 +130,8 @@ SECONDS = st.tuples(*[st.integers(0, 50)] * 5)
     promised=st.sampled_from([0.1, 33.3, 50.0, 66.7, 90.0, 99.9, 100.0]),
     coverage=st.sampled_from([1.0, 50.0, 90.0, 100.0]),
 )
+@example(seconds=(1, 8, 0, 1, 0), promised=90.0, coverage=100.0)
+@example(seconds=(1, 9, 0, 0, 0), promised=90.0, coverage=100.0)
 def test_a_promise_is_kept_or_not_to_the_second(
     seconds: tuple[int, ...], promised: float, coverage: float
 ) -> None:
