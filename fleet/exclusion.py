@@ -73,7 +73,7 @@ class Exclusion:
 
     def maintenance_s(self, place: Post) -> int:
         """Return how much of a place's excluded time was maintenance of its site or boards."""
-        spans = [*self._by_subject.get(place.site, []), *self._by_subject.get(place.subject, [])]
+        spans = list(self._by_subject.get(place.site, []))
         for stint in place.stints:
             spans += span.common(
                 self._by_subject.get(stint.board, []), [(stint.start_s, stint.end_s)]

@@ -47,7 +47,7 @@ class Window:
     """A time in which a subject does not count: maintenance, or outside a calendar.
 
     `subject` is a board's id or a site's; a site's window holds for its line and its boards, a
-    board's also for where it hung before.
+    board's for each place while it hangs there.
     """
 
     subject: str
@@ -226,7 +226,7 @@ _PLACED = """
 """
 _BOARD_SUBJECTS = "SELECT subject FROM placed UNION SELECT subject FROM piece"
 _BOARD_WINDOWS = """
-    SELECT subject, start_s, end_s FROM excluded_window
+    SELECT subject, start_s, end_s FROM excluded_window ANTI JOIN stint USING (subject)
     UNION ALL
     SELECT stint.subject, greatest(stint.start_s, shut.start_s), least(stint.end_s, shut.end_s)
     FROM stint JOIN excluded_window AS shut ON shut.subject = device

@@ -112,8 +112,9 @@ def ledger(
     site_of = {s.subject: s.site for s in stints if s.start_s < end_s and s.end_s > start_s}
 
     def shut(second: int, subject: str) -> bool:
-        names = {subject, site_of.get(subject)}
-        names |= {s.board for s in stints if s.subject == subject and _holds(s, second)}
+        own = [s for s in stints if s.subject == subject]
+        names = {s.board for s in own if _holds(s, second)} if own else {subject}
+        names |= {site_of.get(subject)}
         return any(w.subject in names and w.start_s <= second < w.end_s for w in windows)
 
     held = {

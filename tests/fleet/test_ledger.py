@@ -81,7 +81,7 @@ ROWS = st.builds(
 )
 WINDOWS = st.builds(
     Window,
-    subject=st.sampled_from(["a1", "b1", "a1/0", "school-a", "school-b", "nobody"]),
+    subject=st.sampled_from(["a1", "b1", "x9", "a1/0", "school-a", "school-b", "nobody"]),
     start_s=st.integers(NOW_S - 10, NOW_S + 50),
     end_s=st.integers(NOW_S - 10, NOW_S + 50),
 )
@@ -313,3 +313,20 @@ def test_a_window_of_a_site_holds_for_its_boards(connection: duckdb.DuckDBPyConn
             (table.DOWN, 40),
         ]
     assert ledger.seconds("board")["b1"][table.EXCLUDED] == 0
+
+
+def test_a_window_of_a_board_leaves_alone_the_place_that_it_takes_later(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    rows = [_up("old", n, NOW_S + 60 * n) for n in range(1, 6)]
+    stints = [
+        Stint("new", "old", "school-a", 0, NOW_S + 300),
+        Stint("new", "new", "school-a", NOW_S + 300),
+    ]
+    windows = [Window("new", NOW_S + 120, NOW_S + 420)]
+    ledger = _ledger(connection, rows, Period(NOW_S, NOW_S + 600), windows, stints)
+    assert [(i.state, i.length_s) for i in _of(ledger, "board", "new")] == [
+        (table.UP, 300),
+        (table.EXCLUDED, 120),
+        (table.UNKNOWN, 180),
+    ]

@@ -19,9 +19,11 @@ import fleet.cli
 from firmware.linkreport import table
 from fleet import post, tally, uptime
 from fleet.errors import ConfigurationError, UsageError
+from fleet.exclusion import Exclusion
 from fleet.inventory import Inventory, Sla, Subject
-from fleet.ledger import Ledger
+from fleet.ledger import Ledger, Stint
 from fleet.period import Period
+from fleet.post import Post
 from fleet.store import Store
 from fleet.tally import Tally
 from tests.fleet.town import DAY_S, LINE_CUT, PERIOD_S, Town, fill_store, maintain
@@ -120,6 +122,17 @@ def test_calendar_and_maintenance_are_all_that_is_excluded(town: Town) -> None:
             assert site.line.seconds == tuple(lines[site.site])
             for each in site.boards:
                 assert each.tally.seconds == tuple(found[each.board])
+
+
+def test_maintenance_of_a_board_is_not_that_of_the_place_that_it_takes_later(town: Town) -> None:
+    city = town.write()
+    old, new = (board.id for board in town.boards[:2])
+    window = maintain(city, "board", new, EIGHT_S, EIGHT_S + 3600)
+    excluded = Exclusion(city, SCHOOL_DAY, {}, {}, (window,))
+    taken_s = EIGHT_S + 3000
+    site, room = "goethe-schule", "101"
+    stints = (Stint(new, old, site, 0, taken_s), Stint(new, new, site, taken_s))
+    assert excluded.maintenance_s(Post(new, site, room, stints)) == 600
 
 
 SECONDS = st.tuples(*[st.integers(0, 50)] * 5)
