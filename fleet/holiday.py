@@ -15,31 +15,40 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fleet import document
 from fleet.document import Table
 from fleet.errors import ConfigurationError
 from fleet.inventory.calendar import Land
+from fleet.period import check_year
 
 CITY_FILE = "school-holidays.toml"
 _SHIPPED = Path(__file__).with_name("schoolholiday.toml")
+
+
+def _within(day: date) -> date:
+    check_year(day)
+    return day
+
+
+Day = Annotated[date, AfterValidator(_within)]
 
 
 class Holiday(Table):
     """Some days off; the first and the last belong to it."""
 
     name: str
-    first: date
-    last: date
+    first: Day
+    last: Day
 
 
 class LandHolidays(Table):
     """The school holidays of one Land; all of them from `first` to `last`."""
 
     name: str
-    first: date
-    last: date
+    first: Day
+    last: Day
     holidays: Annotated[list[Holiday], Field(min_length=1)]
 
 

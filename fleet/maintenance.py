@@ -26,7 +26,7 @@ from fleet import document, file
 from fleet.document import Table
 from fleet.errors import ConfigurationError, NetzpulsError, UsageError
 from fleet.inventory import BoardId, Id, Inventory
-from fleet.period import Period, iso
+from fleet.period import Period, check_year, iso
 from fleet.text import printable
 
 MAINTENANCE_FILE = "maintenance.toml"
@@ -50,6 +50,7 @@ def _whole_and_placed(moment: datetime) -> datetime:
         raise ValueError("a time needs its offset from UTC, such as 2026-11-22T08:00:00+01:00")
     if moment.microsecond:
         raise ValueError("a time is of whole seconds")
+    check_year(moment)
     return moment
 
 

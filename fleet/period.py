@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 from fleet.errors import UsageError
 
 DEFAULT_LENGTH_S = 24 * 3600
-_FIRST_YEAR = 1971
+# Times outside of these years are slips of the pen, and some cannot be told in every time zone.
+FIRST_YEAR, LAST_YEAR = 1971, 2199
 _HINT = "give a date (2026-11-22) or a time (2026-11-22T08:05, 2026-11-22T08:05+01:00)"
 
 
@@ -78,7 +79,7 @@ def month(text: str, zone: ZoneInfo, now_s: int) -> Period:
     start_s, end_s = (
         int(datetime.combine(day, time(), zone).timestamp()) for day in (first, after)
     )
-    if start_s >= now_s or first.year < _FIRST_YEAR:
+    if start_s >= now_s or first.year < FIRST_YEAR:
         raise UsageError(f"--month {text!r} has not begun, or is before all boards", hint=_HINT)
     return Period(start_s, min(end_s, now_s))
 
@@ -111,11 +112,22 @@ def _seconds(text: str, zone: ZoneInfo, option: str, *, end_of_day: bool) -> int
         found = _midnight(text, zone, days_on=end_of_day) or datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         raise UsageError(f"{option} {text!r} is no date or time", hint=_HINT) from None
-    if found.year < _FIRST_YEAR:
-        raise UsageError(f"{option} {text!r} is before all boards", hint=_HINT)
+    try:
+        check_year(found)
+    except ValueError as error:
+        raise UsageError(f"{option} {text!r}: {error}", hint=_HINT) from None
     if found.tzinfo is None:
         found = _local(found, zone, f"{option} {text}")
     return int(found.timestamp())
+
+
+def check_year(day: date) -> None:
+    """Check that a date or time is one that somebody may mean.
+
+    Raises: ValueError: it is not.
+    """
+    if not FIRST_YEAR <= day.year <= LAST_YEAR:
+        raise ValueError(f"years are from {FIRST_YEAR} to {LAST_YEAR}")
 
 
 def _midnight(text: str, zone: ZoneInfo, *, days_on: int) -> datetime | None:

@@ -230,12 +230,25 @@ def test_a_citys_own_file_goes_before_what_is_shipped(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_file_is_told(tmp_path: Path, holidays: str, fault: str) -> None:
-    (tmp_path / "school-holidays.toml").write_text(
-        "version = 1\n[land.NI]\nname = 'x'\nfirst = 2026-01-01\nlast = 2026-12-31\n"
-        f"holidays = [{holidays}]\n"
-    )
+    _write_holidays(tmp_path, "2026-01-01", "2026-12-31", holidays)
     with pytest.raises(ConfigurationError, match=fault):
         holiday.school(tmp_path, "NI")
+
+
+@pytest.mark.parametrize(
+    ("first", "last"), [("2026-01-01", "9999-12-31"), ("0001-01-01", "2026-12-31")]
+)
+def test_a_date_that_nobody_means_is_told(tmp_path: Path, first: str, last: str) -> None:
+    _write_holidays(tmp_path, first, last, "{ name = 'A', first = 2026-02-01, last = 2026-02-01 }")
+    with pytest.raises(ConfigurationError, match="from 1971 to 2199"):
+        holiday.school(tmp_path, "NI")
+
+
+def _write_holidays(folder: Path, first: str, last: str, holidays: str) -> None:
+    (folder / "school-holidays.toml").write_text(
+        f"version = 1\n[land.NI]\nname = 'x'\nfirst = {first}\nlast = {last}\n"
+        f"holidays = [{holidays}]\n"
+    )
 
 
 @pytest.mark.parametrize(

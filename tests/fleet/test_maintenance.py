@@ -135,6 +135,11 @@ def test_a_wrong_file_is_told_and_never_ignored(town: Town, text: str, fault: st
     for wrong, said in (
         (rest.replace("+01:00", ""), "needs its offset"),
         (rest.replace("T02:00:00+", "T00:00:00+"), "ends before it begins"),
+        (rest.replace("2025-11-22T02:00:00+01:00", "9999-12-31T23:59:59Z"), "from 1971 to 2199"),
+        (
+            rest.replace("2025-11-22T01:00:00+01:00", "0001-01-01T00:00:00+14:00"),
+            "from 1971 to 2199",
+        ),
         (f"{rest}\n[[window]]\nnumber = 1\nsite = 'hotspot'\n{rest}", "stands there twice"),
     ):
         path.write_text(f"version = 1\n[[window]]\nnumber = 1\nsite = 'hotspot'\n{wrong}")
@@ -205,6 +210,10 @@ def test_the_commands(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
         (("add", "--from", "2025-11-22", "--to", "2025-11-22", "--reason", "x"), "for what it is"),
         ((*ADD, "--board", "np-240ac4000010", "--reason", "x"), "for what it is"),
         ((*ADD[:3], "--from", "2025-11-22", "--to", "2025-11-20", "--reason", "x"), "before it"),
+        (
+            (*ADD[:3], "--from", "2025-11-22", "--to", "9999-12-31T23:59Z", "--reason", "x"),
+            "from 1971 to 2199",
+        ),
         (ADD, "--reason"),
         ((*ADD, "--reason", " "), "reason"),
         (("withdraw", "1", "--reason", "x"), "no window 1"),
