@@ -16,7 +16,6 @@ import contextlib
 import json
 import secrets
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -42,6 +41,7 @@ from hil.folder import emptied
 from hil.gateway import GatewayProcess, Part
 from hil.site import LOOPBACK, Internet, Router
 from hil.sshd import SshServer
+from hil.workbench import TABLES, WLAN_ID, Workbench, free_port, route
 from provisioning.flash import Flashed, FlashRequest, Progress
 
 CITY_ID = "musterstadt"
@@ -60,7 +60,16 @@ _HOTSPOTS = ("Marktplatz", "Bahnhof")
 _FIRST_MAC = 0x240AC4100001  # 24:0a:c4 is one of Espressif's ranges
 _DRAIN_S = 60.0
 # All names that a city gives in its folder.
-_OWN = ("city", "gateway", "gateway.log", "ssh_key*", "sshd", "stand-in.bin", "board[0-9]*")
+_OWN = (
+    "city",
+    "gateway",
+    "gateway.log",
+    "bench.log",
+    "ssh_key*",
+    "sshd",
+    "stand-in.bin",
+    "board[0-9]*",
+)
 _DRAIN = "from agent.supervisor import drain; drain()"
 
 
@@ -142,6 +151,7 @@ class VirtualCity:
         period_s: how often a board reports.
         baud: speed of the serial lines while flashing.
         instant: no line speed and no flash times.
+        has_bench: the desk has a bench, and boards are tested there.
 
     Raises: NetzpulsError: a part could not be started.
     """
@@ -154,6 +164,7 @@ class VirtualCity:
         period_s: int,
         baud: int = BAUD,
         instant: bool = False,
+        has_bench: bool = False,
     ) -> None:
         self.folder = folder.absolute()
         self.city = self.folder / "city"
@@ -163,6 +174,7 @@ class VirtualCity:
         self._period_s = period_s
         self._baud = baud
         self._instant = instant
+        self._has_bench = has_bench
         self._image = self.folder / "stand-in.bin"
         self._routers: dict[str, Router] = {}
         self._gateway = GatewayProcess(self.gateway, self.folder / "gateway.log")
@@ -229,15 +241,21 @@ class VirtualCity:
             self._routers[site] = stack.enter_context(
                 Router(f"10.{number}.0.1", dict.fromkeys(_NAMES, TARGET_ADDRESS))
             )
-        broker_port = _free_port()
-        key = secrets.token_urlsafe(12)
-        self._write_city(sshd, key)
+        broker_port = free_port()
+        key, bench_key = secrets.token_urlsafe(12), secrets.token_urlsafe(12)
+        self._write_city(sshd, {"school": key, WLAN_ID: bench_key})
         self._prepare(broker_port)
         # Boards end with the thread that started them, so the threads stay as long as the city.
         starters = stack.enter_context(ThreadPoolExecutor(len(self.places), "board"))
         stack.callback(self._gateway.stop)
         self._gateway.start()
         radios = [self._radio(at, internet, broker_port, key) for at in range(len(self.places))]
+        bench = None
+        if self._has_bench:
+            bench = Workbench(self.city, self.folder / "bench.log", internet, bench_key)
+            stack.enter_context(bench)
+            for at, radio in enumerate(radios):
+                radio["access_points"].append(bench.access_point(at))
         started = [starters.submit(self._start_board, at, r) for at, r in enumerate(radios)]
         try:
             for place, future, radio in zip(self.places, started, radios, strict=True):
@@ -249,6 +267,8 @@ class VirtualCity:
                 if future.exception() is None:
                     stack.callback(future.result().stop)
         self._gateway.wait_ready()
+        if bench:
+            bench.gateway.wait_ready()
 
     def _ssh_server(self) -> SshServer:
         private = Ed25519PrivateKey.generate()
@@ -266,7 +286,7 @@ class VirtualCity:
         environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
         return SshServer(self.folder / "sshd", public.decode(), environment=environment)
 
-    def _write_city(self, sshd: SshServer, wlan_key: str) -> None:
+    def _write_city(self, sshd: SshServer, wlan_keys: dict[str, str]) -> None:
         sites: dict[str, dict[str, Any]] = {}
         for place in self.places:
             site = sites.setdefault(
@@ -292,7 +312,9 @@ class VirtualCity:
             "wlan": {
                 "school": {"ssid": "Schule", "security": "wpa2-psk"},
                 "hotspot": {"ssid": "Musterstadt-WLAN", "security": "open"},
+                **TABLES["wlan"],
             },
+            **({"bench": TABLES["bench"]} if self._has_bench else {}),
             "district": {"mitte": {"name": "Mitte"}},
             "gateway": {
                 GATEWAY_ID: {
@@ -311,7 +333,7 @@ class VirtualCity:
         self.city.mkdir()
         file.write(self.city / inventory.INVENTORY_FILE, tomli_w.dumps(document))
         secret = file.secret_folder(self.city / inventory.SECRETS_FOLDER)
-        file.write(secret / "wlan.toml", tomli_w.dumps({"key": {"school": wlan_key}}), file.PRIVATE)
+        file.write(secret / "wlan.toml", tomli_w.dumps({"key": wlan_keys}), file.PRIVATE)
 
     def _prepare(self, broker_port: int | None = None) -> None:
         city = inventory.load(self.city)
@@ -342,11 +364,11 @@ class VirtualCity:
                         "gateway": router.address,
                         "resolver": router.address,
                         "routes": [
-                            _route("icmp", router.address, 0, router.icmp_port),
-                            _route("udp", router.address, 53, router.resolver_port),
-                            _route("tcp", BROKER_ADDRESS, BROKER_PORT, broker_port),
-                            _route("tcp", TARGET_ADDRESS, 80, internet.port) | {"line": True},
-                            _route("udp", TARGET_ADDRESS, 123, internet.ntp_port) | {"line": True},
+                            route("icmp", router.address, 0, router.icmp_port),
+                            route("udp", router.address, 53, router.resolver_port),
+                            route("tcp", BROKER_ADDRESS, BROKER_PORT, broker_port),
+                            route("tcp", TARGET_ADDRESS, 80, internet.port) | {"line": True},
+                            route("udp", TARGET_ADDRESS, 123, internet.ntp_port) | {"line": True},
                         ],
                     },
                 }
@@ -366,13 +388,3 @@ class VirtualCity:
                 instant=self._instant,
             )
         )
-
-
-def _route(protocol: str, address: str, port: int, to: int) -> dict[str, Any]:
-    return {"protocol": protocol, "address": address, "port": port, "to": f"{LOOPBACK}:{to}"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])

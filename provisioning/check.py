@@ -33,6 +33,7 @@ from provisioning import (
     selftest,
 )
 from provisioning.application import Application, Partition
+from provisioning.bench import TESTED
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
 from provisioning.errors import DiskError, ImageError, SelfTestError
 from provisioning.flash import SELF_TEST_S, Progress
@@ -180,7 +181,8 @@ class _Checking:
             self._note("registry", False, f"it was retired on {entry.retired:%Y-%m-%d}")
         else:
             place = f"{entry.site}, {printable(entry.room)}, {entry.role}"
-            self._note("registry", True, f"{place}, enrolled {entry.enrolled:%Y-%m-%d}")
+            tested = f", tested {TESTED[entry.tested]}" if entry.tested else ""
+            self._note("registry", True, f"{place}, enrolled {entry.enrolled:%Y-%m-%d}{tested}")
 
     def _application(self, session: Session) -> Partition | None:
         """Look at what runs on the board; return its file system's partition."""

@@ -12,7 +12,15 @@ from fleet.inventory import Role
 from provisioning import cli_check, cli_image, cli_port, cli_registry, cli_renewal, cli_tray
 from provisioning.cli_image import image_options
 from provisioning.cli_port import on_option, places
-from provisioning.display import Display, half_written, interruptible, say, show_flashed, show_image
+from provisioning.display import (
+    Display,
+    half_written,
+    interruptible,
+    say,
+    show_bench,
+    show_flashed,
+    show_image,
+)
 from provisioning.flash import FlashRequest, Plan, carry_out, plan
 from provisioning.label.cli import label
 
@@ -78,6 +86,11 @@ for command in (
     help="Take a board that the registry has elsewhere, or as revoked.",
 )
 @click.option(
+    "--no-bench",
+    is_flag=True,
+    help="Test the board alone, although the inventory has a [bench]; --on does the same.",
+)
+@click.option(
     "--wait",
     "wait_s",
     type=click.FloatRange(min=0),
@@ -102,6 +115,7 @@ def flash(
     chip: str | None,
     baud: int | None,
     reassign: bool,
+    no_bench: bool,
     wait_s: float | None,
     dry_run: bool,
     as_json: bool,
@@ -109,9 +123,11 @@ def flash(
     """Turn the board on a port into one of the city's boards, or a whole tray of them.
 
     Writes MicroPython, the agent, configuration and identity, checks them, waits for the
-    board's self-test and enrols it. A board that fails is not enrolled: the same command goes
-    on where it stopped. Of a board that is enrolled already only what differs is written; it
-    keeps its identity and the reports that it holds.
+    board's self-test and enrols it. With a [bench] in the inventory the self-test goes on: the
+    board joins the bench's WLAN, gets the time, and has a report acknowledged by its gateway.
+    A board that fails is not enrolled: the same command goes on where it stopped. Of a board
+    that is enrolled already only what differs is written; it keeps its identity and the reports
+    that it holds.
 
     A tray is --all, several --port, or --rooms: its boards are worked on side by side, one that
     is plugged in later joins, and one that fails does not stop the others.
@@ -138,6 +154,8 @@ def flash(
         baud,
         reassign,
         hardware=hardware,
+        # On a gateway's port it is in reach of the gateway's WLAN, and not of the bench's.
+        no_bench=no_bench or gateway is not None,
     )
     if is_tray:
         wanted = cli_tray.Wanted(request, role, named, find, rooms, wait_s)
@@ -152,6 +170,7 @@ def _flash_one(request: FlashRequest, *, dry_run: bool, as_json: bool) -> None:
         emit({"dry_run": True, "plan": planned.document()}, lambda: _show_plan(planned), as_json)
         return
     show_image(planned.application, progress)
+    show_bench(planned, progress)
     with interruptible(half_written(request.port)), Display(progress) as display:
         flashed = carry_out(planned, display.show)
     emit(flashed.document(), lambda: show_flashed(flashed), as_json)
@@ -162,6 +181,7 @@ def _show_plan(planned: Plan) -> None:
     hardware = f" with {request.hardware}" if request.hardware else ""
     say(f"{request.port} → {request.site}, {request.room} as {request.role}{hardware}")
     say(f"WLAN {document['wlan']}, gateway {document['gateway']}")
+    show_bench(planned)
     show_image(planned.application, result)
     for part in document["write"]:
         say(f"write at most {part['bytes']:>9,} bytes at {part['address']:#08x}: {part['what']}")

@@ -23,7 +23,7 @@ from provisioning.journal import Pending
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-_LEFT_OUT = ("enrolled", "agent", "key")
+_LEFT_OUT = ("enrolled", "agent", "key", "tested")
 _BARE_LEFT_OUT = ("hardware", *_LEFT_OUT)
 
 _at_option = click.option(
@@ -299,6 +299,7 @@ def _show_boards(boards: Mapping[str, Board], nothing: str) -> None:
             "room": printable(entry.room),
             "role": entry.role,
             "hardware": entry.hardware or "-",
+            "tested": entry.tested or "-",
             "key": str(entry.key_id),
             "agent": printable(entry.agent),
             "enrolled": f"{entry.enrolled:%Y-%m-%d}",

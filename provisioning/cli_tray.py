@@ -16,7 +16,7 @@ from fleet.inventory import Role
 from fleet.text import printable
 from provisioning import port, roomlist
 from provisioning.cli_desk import has_keyboard
-from provisioning.display import TrayDisplay, headed, say, say_failed, show_image
+from provisioning.display import TrayDisplay, headed, say, say_failed, show_bench, show_image
 from provisioning.errors import StoppedError, TrayError
 from provisioning.flash import FlashRequest
 from provisioning.port import Adapter
@@ -90,6 +90,7 @@ def run(wanted: Wanted, *, dry_run: bool, as_json: bool) -> int:
         _show_plan(tray, rooms, wanted.find(), as_json)
         return 0
     show_image(tray.plan.application, progress)
+    show_bench(tray.plan, progress)
     with display:
         ends = tray.run()
     return _show_ends(tray, ends, as_json)
@@ -120,6 +121,7 @@ def _show_plan(tray: Tray, rooms: Rooms, there: Sequence[Adapter], as_json: bool
     document = {
         "dry_run": True,
         "site": plan.request.site,
+        "bench": plan.bench and plan.bench.document(),
         "image": plan.application.document(),
         "ports": ports,
         "rooms": places,
@@ -140,6 +142,7 @@ def _show_plan(tray: Tray, rooms: Rooms, there: Sequence[Adapter], as_json: bool
             say(f"{printable(str(place['room']))}, {place['role']}: {printable(whose)}")
         if rooms.rows is None:
             say("Each board's room is asked for.")
+        show_bench(plan)
         show_image(plan.application, result)
         say("Nothing was written. Run the command without --dry-run.")
 
@@ -167,6 +170,7 @@ def _port_document(adapter: Adapter, rooms: Rooms) -> dict[str, Any]:
 def _show_ends(tray: Tray, ends: Sequence[Attempt], as_json: bool) -> int:
     document = {
         "site": tray.plan.request.site,
+        "bench": tray.plan.bench and tray.plan.bench.document(),
         "image": tray.plan.application.document(),
         "boards": [each.document() for each in ends],
     }

@@ -14,7 +14,7 @@ import importlib.util
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -60,7 +60,7 @@ def configuration(inventory: Inventory, to: Recipient) -> dict[str, Any]:
     gateway = inventory.gateway(place.gateway)
     measurement = inventory.measurement
     wlan, *watch = [
-        _wlan(inventory.wlans[each], to.wlan_keys[each], place.bssids.get(each))
+        network(inventory.wlans[each], to.wlan_keys[each], place.bssids.get(each))
         for each in _joined(place, to.role)
     ]
     content: dict[str, Any] = {
@@ -98,7 +98,8 @@ def _joined(place: Site, role: Role) -> list[str]:
     return [place.wlan, *(place.watch if role == "ap-monitor" else [])]
 
 
-def _wlan(wlan: Wlan, key: str, bssids: list[str] | None) -> dict[str, Any]:
+def network(wlan: Wlan, key: str, bssids: list[str] | None = None) -> dict[str, Any]:
+    """Return what a board must know of a WLAN; `bssids` are a site's own, instead of all."""
     content: dict[str, Any] = {
         "ssid": wlan.ssid,
         "key": key,
@@ -156,28 +157,35 @@ def _agent_check() -> ModuleType:
 def wlan_keys(inventory: Inventory, site: str, role: Role) -> dict[str, str]:
     """Return the keys of the WLANs that a board at a site joins, by id; "" for an open one.
 
+    Raises: as `keys`.
+    """
+    return keys(inventory, _joined(inventory.site(site), role), f"site {site!r}")
+
+
+def keys(inventory: Inventory, wlan_ids: Iterable[str], whose: str) -> dict[str, str]:
+    """Return the keys of WLANs that boards join, by id; "" for an open one.
+
     Raises:
         UsageError: boards cannot join one of them.
         WlanKeyError: a key is not there, or cannot be one.
     """
-    keys = {}
-    for wlan_id in _joined(inventory.site(site), role):
+    found = {}
+    for wlan_id in wlan_ids:
         wlan = inventory.wlans[wlan_id]
         if wlan.security not in _JOINABLE:
             raise UsageError(
-                f"boards cannot join the WLAN {wlan_id!r} of site {site!r}: {wlan.security}",
-                hint="MicroPython on the ESP32 has no 802.1X; give the site a WLAN with a "
-                "shared key",
+                f"boards cannot join the WLAN {wlan_id!r} of {whose}: {wlan.security}",
+                hint="MicroPython on the ESP32 has no 802.1X; name a WLAN with a shared key",
             )
-        keys[wlan_id] = "" if wlan.security == "open" else _shared_key(inventory, wlan_id, wlan)
-    return keys
+        found[wlan_id] = "" if wlan.security == "open" else _shared_key(inventory, wlan_id, wlan)
+    return found
 
 
 def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:
     path = inventory.secrets / WLAN_FILE
     line = f'{wlan_id} = "the key of {wlan.ssid}"'
     try:
-        keys = tomllib.loads(path.read_text(encoding="utf-8")).get("key", {})
+        known = tomllib.loads(path.read_text(encoding="utf-8")).get("key", {})
     except FileNotFoundError:
         raise WlanKeyError(
             f"no key for the WLAN {wlan_id!r}: there is no {path}",
@@ -190,7 +198,7 @@ def _shared_key(inventory: Inventory, wlan_id: str, wlan: Wlan) -> str:
         raise WlanKeyError(
             f"{path} is not valid TOML", hint=f"it should hold: [key] and lines like: {line}"
         ) from None
-    key = keys.get(wlan_id) if isinstance(keys, dict) else None
+    key = known.get(wlan_id) if isinstance(known, dict) else None
     if key is None:
         raise WlanKeyError(
             f"no key for the WLAN {wlan_id!r} in {path}", hint=f"add below [key]: {line}"

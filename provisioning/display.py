@@ -29,9 +29,10 @@ from rich.text import Text
 from fleet.cli.output import progress, result
 from fleet.text import printable
 from provisioning.application import Application
+from provisioning.bench import TESTED
 from provisioning.desk import A, Attempt, stopped
 from provisioning.errors import StoppedError
-from provisioning.flash import Flashed
+from provisioning.flash import Flashed, Plan
 from provisioning.flash import Progress as Step
 from provisioning.room import Question
 
@@ -42,6 +43,11 @@ STAGES = {
     "application": "write MicroPython",
     "file system": "write agent, configuration, identity",
     "self-test": "restart, self-test",
+    "sensors": "sensors answer",
+    "join": "join the bench's WLAN",
+    "time": "get the time",
+    "gateway": "connect to the bench's gateway",
+    "report": "have a report acknowledged",
     "enrol": "enrol",
     "check": "compare application and files",
 }
@@ -54,6 +60,11 @@ _SHORT = {
     "application": "MicroPython",
     "file system": "files",
     "self-test": "self-test",
+    "sensors": "sensors",
+    "join": "join",
+    "time": "time",
+    "gateway": "gateway",
+    "report": "report",
     "enrol": "enrol",
     "check": "compare",
 }
@@ -118,7 +129,24 @@ def show_flashed(flashed: Flashed) -> None:
     say(
         f"{flashed.board} is enrolled: {entry.site}, {entry.room}, {entry.role}, "
         f"key {entry.key_id}, certificate until {entry.certificate_expires:%Y-%m-%d}, "
+        f"tested {TESTED['alone' if flashed.not_tested else 'bench']}, "
         f"in {flashed.seconds['total']:.1f} s"
+    )
+
+
+def show_bench(planned: Plan, console: Console = result) -> None:
+    """Print with what boards are tested, and what is not tested where there is no bench."""
+    bench = planned.bench
+    if bench:
+        say(f"bench: WLAN {printable(bench.wlan.ssid)}, gateway {bench.gateway}", console)
+        return
+    why = (
+        "as --no-bench says" if planned.request.no_bench else "there is no [bench] in the inventory"
+    )
+    say(
+        f"note: {why}, so boards are tested alone: not whether they join a WLAN, get the time, "
+        "reach a gateway by TLS and have a report acknowledged (docs/provisioning.md, The bench)",
+        console,
     )
 
 

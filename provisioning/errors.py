@@ -65,6 +65,18 @@ class SelfTestError(NetzpulsError):
     code = "self-test-failed"
 
 
+class BenchDownError(BenchError):
+    """The bench's gateway cannot be used."""
+
+    code = "bench-down"
+
+
+class UntestedError(NetzpulsError):
+    """A board has not passed the self-test that it must have passed."""
+
+    code = "untested"
+
+
 class ImageError(ConfigurationError):
     """The application image is missing, damaged, or for another chip."""
 

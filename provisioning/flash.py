@@ -7,32 +7,31 @@ does it. Boards may be flashed side by side from threads of one process.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import termios
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import serial
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
-from cryptography.x509.oid import NameOID
 
 from fleet import authority, inventory, reportkey
 from fleet.authority import Authority
 from fleet.errors import NetzpulsError
-from fleet.inventory import NO_HARDWARE, SECRETS_FOLDER, Board, Inventory, Role
+from fleet.inventory import NO_HARDWARE, SECRETS_FOLDER, Board, Inventory, Role, Tested
 from provisioning import (
     adapter,
     application,
+    bench,
     configuration,
     content,
     disk,
     hashkey,
+    identity,
     image,
     journal,
     port,
@@ -41,22 +40,22 @@ from provisioning import (
     selftest,
 )
 from provisioning.application import OTA, Application
+from provisioning.bench import Bench
 from provisioning.chip import CHIPS
-from provisioning.errors import ChipError, DiskError, ReassignError
+from provisioning.configuration import Recipient
+from provisioning.errors import ChipError, ReassignError
 from provisioning.guard import GuardedDisk
 from provisioning.journal import Pending
 from provisioning.region import Region
 from provisioning.session import Advance, Session, speeds
+from provisioning.trial import STEPS, Trial
 
 SELF_TEST_S = 60.0
-REPORT_KEY_BYTES = 32
 # Of the registry's entry, what is new by flashing.
 _SHOWN = {
-    "site", "room", "role", "hardware", "key_id", "chip", "mac", "agent", "enrolled",
+    "site", "room", "role", "hardware", "key_id", "chip", "mac", "agent", "tested", "enrolled",
     "certificate_expires",
 }  # fmt: skip
-# A certificate that ends sooner is made anew when its board is on the desk.
-RENEW_BEFORE = timedelta(days=365)
 
 
 @dataclass(frozen=True)
@@ -71,6 +70,7 @@ class FlashRequest:
         reassign: take a board that the registry has elsewhere or as revoked.
         hardware: what hangs on the board, by the inventory; "none" for nothing, None for what
             the registry says of it.
+        no_bench: test the board alone, although the inventory has a bench.
     """
 
     city: Path
@@ -83,6 +83,7 @@ class FlashRequest:
     reassign: bool = False
     self_test_s: float = SELF_TEST_S
     hardware: str | None = None
+    no_bench: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Plan:
     application: Application
     files: dict[str, bytes]
     wlan_keys: dict[str, str] = field(repr=False)
+    bench: Bench | None
 
     def at(self, port: str, room: str) -> Self:
         """Return the same for another board and room of the site."""
@@ -120,6 +122,7 @@ class Plan:
             "hardware": self.request.hardware,
             "wlan": site.wlan,
             "gateway": site.gateway,
+            "bench": self.bench and self.bench.document(),
             "baud": self.request.baud,
             "image": self.application.document(),
             "write": self.writes(),
@@ -148,7 +151,7 @@ class Progress:
     Attributes:
         board: its id, "" as long as it is not known.
         stage: "connect", "room" (if it is asked for then), "prepare", "application",
-            "file system", "self-test" or "enrol".
+            "file system", "self-test", a step of `trial`, or "enrol".
         done_bytes: sent on the line, compressed; 0 where nothing is sent.
         total_bytes: to be sent on the line, 0 where nothing is.
     """
@@ -167,6 +170,7 @@ class Flashed:
     Attributes:
         seconds: duration by stage, and "total".
         self_test: what the board said of itself.
+        not_tested: steps of `trial` that only a bench tests.
     """
 
     port: str
@@ -175,6 +179,7 @@ class Flashed:
     application: Application
     seconds: dict[str, float]
     self_test: dict[str, Any]
+    not_tested: tuple[str, ...] = ()
 
     @property
     def ending(self) -> str:
@@ -195,6 +200,7 @@ class Flashed:
             "image": self.application.document(),
             "seconds": self.seconds,
             "self_test": self.self_test,
+            "not_tested": list(self.not_tested),
         }
 
 
@@ -219,7 +225,7 @@ def prepare(request: FlashRequest) -> Plan:
     # Checked now with another board's name and secrets: later only those change.
     configuration.encoded(
         city,
-        configuration.Recipient(
+        Recipient(
             board="np-000000000000",
             key_id=1,
             site=request.site,
@@ -234,7 +240,9 @@ def prepare(request: FlashRequest) -> Plan:
     roots = root.anchors(city)
     if roots:
         files[root.BOARD_PATH] = roots
-    return Plan(request, city, loaded, files, wlan_keys)
+    return Plan(
+        request, city, loaded, files, wlan_keys, None if request.no_bench else bench.of(city)
+    )
 
 
 def flash_board(
@@ -275,6 +283,7 @@ class _Flashing:
         self._on_progress = on_progress
         self._settle = settle
         self._board = ""
+        self._current = ""
         self._pending: Pending | None = None
         self._seconds: dict[str, float] = {}
 
@@ -305,6 +314,7 @@ class _Flashing:
             application=self._plan.application,
             seconds=self._seconds,
             self_test=self_test,
+            not_tested=() if self._plan.bench else STEPS,
         )
 
     def _run(self, line: serial.Serial, ca: Authority) -> tuple[Board, dict[str, Any]]:
@@ -323,8 +333,11 @@ class _Flashing:
                 known, hardware = self._admit(session)
                 hash_key = hashkey.ensure(request.city)
                 there = self._found(session, known, hardware, hash_key, ca)
-                self._pending = pending = self._identity(known, there, ca)
+                pending = identity.choose(request.city, self._board, known, there, ca)
+                self._pending = pending
                 journal.save(request.city, pending)
+                if self._plan.bench:
+                    self._plan.bench.admit()
                 files = self._files(pending, hardware, hash_key, ca)
                 kept = content.updated(there, files) if pending.keeps and there else None
                 place = parts.file_system(session.flash_bytes)
@@ -342,14 +355,20 @@ class _Flashing:
             adapter.remember(adapter_name, session.baud)
             with self._stage("self-test"):
                 session.restart()
-                secrets = (pending.report_key.hex(), hash_key.hex())
+                hidden = self._secrets(pending, hash_key)
                 self_test = selftest.read(
                     line,
                     self._board,
                     request.self_test_s,
-                    (*self._plan.wlan_keys.values(), *secrets),
-                    lambda: self._say("self-test"),
+                    hidden,
+                    self._wait,
                 )
+            to = self._recipient(pending, hardware, hash_key)
+            config = bench.content(self._plan.inventory, to, self._plan.bench)
+            trial = Trial(
+                line, self._board, config, self._plan.bench, hidden, self._stage, self._wait
+            )
+            self_test |= trial.run()
             with self._stage("enrol"):
                 entry = Board(
                     site=request.site,
@@ -360,6 +379,7 @@ class _Flashing:
                     chip=session.chip,
                     mac=session.mac,
                     agent=str(self_test.get("agent", "")),
+                    tested=self._tested(pending, known),
                     enrolled=datetime.now(UTC).replace(microsecond=0),
                     certificate_expires=pending.certificate().not_valid_after_utc,
                 )
@@ -396,87 +416,12 @@ class _Flashing:
         loaded = self._plan.application
         return content.found(session, loaded, loaded.file_system(session.flash_bytes), likely)
 
-    def _identity(self, known: Board | None, there: GuardedDisk | None, ca: Authority) -> Pending:
-        """Return who the board is to be: who it is, whom a run that was cut made it, or new."""
-        city = self._request.city
-        begun = journal.load(city, self._board)
-        held = self._held(known, there, ca)
-        if held:
-            return held
-        next_id = registry.next_key_id(inventory.load(city), self._board)
-        if begun and _is_good(begun, ca) and self._goes_on(begun, known, next_id):
-            return begun
-        made = ca.issue_board(self._board)
-        report_key = secrets.token_bytes(REPORT_KEY_BYTES)
-        return Pending(self._board, next_id, report_key, made.certificate_der, made.key_der)
-
-    def _goes_on(self, begun: Pending, known: Board | None, next_id: int) -> bool:
-        """Tell whether the identity of a run that was cut is still the one to give."""
-        if begun.keeps:
-            # It was in use, and its file system is lost: the board's settings, which are not
-            # erased then, say which sequence numbers are used up. It ends like any in use.
-            is_over = known is None or known.revoked
-            return not is_over and self._is_enrolled(begun, known)
-        if begun.key_id == next_id:
-            return True
-        # A run that was cut while it enrolled the board has left its key, and no more.
-        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, begun.key_id)
-        in_use = known.key_id if known else 0
-        return in_use < begun.key_id == next_id - 1 and stored == begun.report_key
-
-    def _is_enrolled(self, pending: Pending, known: Board | None) -> bool:
-        """Tell whether an identity is the one that the city has of the board.
-
-        That is its keys: they may have been certified anew since.
-        """
-        certificate = registry.certificate(self._request.city, self._board)
-        stored = reportkey.read(self._request.city / SECRETS_FOLDER, self._board, pending.key_id)
-        return (
-            known is not None
-            and known.key_id == pending.key_id
-            and certificate is not None
-            and pending.is_whole()
-            and pending.certificate().public_key() == certificate.public_key()
-            and pending.report_key == stored
-        )
-
-    def _held(
-        self, known: Board | None, there: GuardedDisk | None, ca: Authority
-    ) -> Pending | None:
-        """Return the identity that the board has, if it is the registry's, certified to last."""
-        if known is None or there is None:
-            return None
-        try:
-            report_key = there.read(content.REPORT_KEY) or b""
-            certificate_der = there.read(content.CERTIFICATE) or b""
-            key_der = there.read(content.PRIVATE_KEY) or b""
-        except DiskError:
-            return None
-        held = Pending(self._board, known.key_id, report_key, certificate_der, key_der, keeps=True)
-        enrolled = registry.certificate(self._request.city, self._board)
-        if enrolled is None or not self._is_enrolled(held, known):
-            return None
-        # A renewal that was cut has left one of them behind.
-        if enrolled.not_valid_after_utc > held.certificate().not_valid_after_utc:
-            held = replace(held, certificate_der=_der(enrolled))
-        return held if _is_good(held, ca) else held.certified(ca)
-
     def _files(
         self, pending: Pending, hardware: str | None, hash_key: bytes, ca: Authority
     ) -> dict[str, bytes]:
         """Return all that the board's file system is to hold, beside what the board writes."""
-        config = configuration.encoded(
-            self._plan.inventory,
-            configuration.Recipient(
-                board=self._board,
-                key_id=pending.key_id,
-                site=self._request.site,
-                role=self._request.role,
-                wlan_keys=self._plan.wlan_keys,
-                hash_key=hash_key,
-                hardware=hardware,
-            ),
-        )
+        to = self._recipient(pending, hardware, hash_key)
+        config = configuration.encoded(self._plan.inventory, to)
         return self._plan.files | {
             "config.json": config,
             content.AUTHORITY: ca.certificate_der,
@@ -484,6 +429,27 @@ class _Flashing:
             content.PRIVATE_KEY: pending.key_der,
             content.REPORT_KEY: pending.report_key,
         }
+
+    def _tested(self, pending: Pending, known: Board | None) -> Tested:
+        """Return which self-test the board passed; of one that goes on the better one."""
+        before = known.tested if known and pending.keeps else None
+        return "bench" if self._plan.bench else before or "alone"
+
+    def _recipient(self, pending: Pending, hardware: str | None, hash_key: bytes) -> Recipient:
+        return Recipient(
+            board=self._board,
+            key_id=pending.key_id,
+            site=self._request.site,
+            role=self._request.role,
+            wlan_keys=self._plan.wlan_keys,
+            hash_key=hash_key,
+            hardware=hardware,
+        )
+
+    def _secrets(self, pending: Pending, hash_key: bytes) -> tuple[str, ...]:
+        """Return what the board knows and must not be shown, whatever it says."""
+        keys = (*self._plan.wlan_keys.values(), pending.report_key.hex(), hash_key.hex())
+        return (*keys, *(self._plan.bench.secrets(pending) if self._plan.bench else ()))
 
     def _admit(self, session: Session) -> tuple[Board | None, str | None]:
         """Return the registry's entry and the hardware if this board may be enrolled here.
@@ -529,6 +495,7 @@ class _Flashing:
     @contextlib.contextmanager
     def _stage(self, stage: str) -> Iterator[None]:
         begin = time.monotonic()
+        self._current = stage
         if self._pending:
             self._pending = self._pending.at(stage)
             journal.save(self._request.city, self._pending)
@@ -541,6 +508,10 @@ class _Flashing:
         if self._pending and isinstance(error, NetzpulsError):
             with contextlib.suppress(NetzpulsError):
                 journal.save(self._request.city, self._pending.failed(error.message))
+
+    def _wait(self) -> None:
+        """Hear while a board is waited for whether the work is to stop."""
+        self._say(self._current)
 
     def _say(self, stage: str, done_bytes: int = 0, total_bytes: int = 0) -> None:
         self._on_progress(Progress(self._request.port, self._board, stage, done_bytes, total_bytes))
@@ -566,21 +537,6 @@ def check_free(board: str, known: Board, site: str, room: str | None) -> None:
             f"{board} is registered at {known.site}, {known.room}",
             hint=f"if it moves to {', '.join(filter(None, (site, room)))}, add --reassign",
         )
-
-
-def _is_good(pending: Pending, ca: Authority) -> bool:
-    """Tell whether an identity is whole, this board's, from the CA, and will last a while."""
-    if not pending.is_whole():
-        return False
-    certificate = pending.certificate()
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [pending.board]:
-        return False
-    try:
-        certificate.verify_directly_issued_by(ca.certificate)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return certificate.not_valid_after_utc > datetime.now(UTC) + RENEW_BEFORE
 
 
 def _der(certificate: x509.Certificate) -> bytes:

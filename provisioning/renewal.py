@@ -39,8 +39,9 @@ from provisioning.application import Partition
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
 from provisioning.desk import Desk, Registered, Screen
 from provisioning.errors import DiskError, DiskFullError, ImageError, RenewalError
-from provisioning.flash import REPORT_KEY_BYTES, SELF_TEST_S, Progress
+from provisioning.flash import SELF_TEST_S, Progress
 from provisioning.guard import GuardedDisk
+from provisioning.identity import REPORT_KEY_BYTES
 from provisioning.journal import Pending
 from provisioning.port import Adapter
 from provisioning.region import Region

@@ -61,7 +61,7 @@ def read(
         ) from None
     raise SelfTestError(
         f"{board_id} did not pass its self-test within {deadline_s:.0f} s; "
-        f"{_said(console, secrets)}",
+        f"{said(console, secrets)}",
         hint="press EN on the board and run the same command again; "
         "is the image for this board, and MicroPython 1.24 or newer?",
     )
@@ -131,7 +131,8 @@ def _shown(document: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _said(console: bytes | bytearray, secrets: Iterable[str]) -> str:
+def said(console: bytes | bytearray, secrets: Iterable[str]) -> str:
+    """Return the last of what a console said, safe to show."""
     text = hidden(bytes(console).decode("utf-8", "backslashreplace"), secrets)
     # What starts again and again says the same again and again.
     lines = list(dict.fromkeys(printable(line, 120) for line in text.splitlines() if line.strip()))

@@ -22,8 +22,8 @@ Scripts = tuple[tuple[str, str], ...]  # of each its name and its source
 
 # On the board as they are, not compiled.
 SOURCES = frozenset({"boot.py", "main.py"})
-# What is called from beyond the board, over mpremote.
-CALLED = frozenset({"drain"})
+# What is called from beyond the board, over its REPL.
+CALLED = frozenset({"drain", "prove"})
 # What the objects of these modules are asked for is not all in rom.KNOWN.
 _HARDWARE = frozenset({"bluetooth", "esp32", "espnow", "machine", "neopixel", "network"})
 # They take a name as a text, which may be put together.

@@ -100,6 +100,33 @@ def run(*, folder: Path, verbose: bool) -> None:
 
 
 @gateway.command()
+@city_option
+@click.option(
+    "--listen",
+    default="0.0.0.0",  # noqa: S104 - boards come from the bench's WLAN
+    show_default=True,
+    help="New folder: the address that the broker listens on.",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="New folder: the port that it listens on.  [default: the inventory's]",
+)
+@click.option("--verbose", is_flag=True, help="Log what goes well, too.")
+def bench(*, city: Path, listen: str, port: int | None, verbose: bool) -> None:
+    """Run the gateway of the desk's bench, with which boards are tested before they are enrolled.
+
+    Its folder is made or renewed first, as [bench] of the inventory says. Boards that are at the
+    desk are known to it, and what they report here counts nowhere. Until Ctrl-C or SIGTERM.
+    """
+    known = inventory.load(city)
+    ca = authority.ensure(city, known.city.id)
+    chosen = preparation.plan_bench(known, ca, listen=listen, port=port)
+    preparation.apply(chosen)
+    supervisor.run(chosen.folder.path, verbose=verbose)
+
+
+@gateway.command()
 @_folder_option
 @click.option("--after", type=click.IntRange(0), default=0, help="Only rows after this one.")
 @click.option("--database", help="Which database --after counts in; in another all is read.")

@@ -36,6 +36,7 @@ from fleet.gateway import broker, intake, keyring, leash, log, settings
 from fleet.gateway.database import Database, Outcome, StorageError
 from fleet.gateway.intake import Refusal, Verified
 from fleet.gateway.settings import Folder, Settings
+from fleet.inventory import BENCH
 
 _Given = ParamSpec("_Given")
 _Result = TypeVar("_Result")
@@ -78,6 +79,8 @@ class Collector:
     def __init__(self, folder: Folder, chosen: Settings) -> None:
         self._folder = folder
         self._limits = chosen.limits
+        # What boards send to the bench has numbers of its own, with gaps.
+        self._unsaid = {"reports-lost"} if chosen.id == BENCH else set()
         self._database = Database(folder.database)
         self._keyring = keyring.load(folder.boards)
         self._boards_seen = signature(folder.boards)
@@ -287,7 +290,7 @@ class Collector:
         self._counts["committed"] += outcome.committed
         self._counts["duplicates"] += outcome.duplicates
         self._counts["refused"] += len(outcome.refusals)
-        for note in outcome.notes:
+        for note in (each for each in outcome.notes if each.event not in self._unsaid):
             held = self._throttle.admit((note.event, note.device))
             if held is not None:
                 log.warning(

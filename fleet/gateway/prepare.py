@@ -7,11 +7,11 @@ folder: the gateway gets certificates, and the report keys of its own boards.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
@@ -22,7 +22,7 @@ from fleet.authority import GATEWAY_VALID, Authority, Identity
 from fleet.errors import READABLE, ConfigurationError, UsageError
 from fleet.gateway import keyring, settings
 from fleet.gateway.settings import Folder
-from fleet.inventory import Inventory
+from fleet.inventory import BENCH, INVENTORY_FILE, Inventory
 
 # A certificate is renewed when a quarter of its time is left.
 _RENEW_BEFORE = GATEWAY_VALID / 4
@@ -59,6 +59,16 @@ class Plan:
         }
 
 
+class _Where(NamedTuple):
+    """A gateway's folder, the names that it goes by, and where a new one listens."""
+
+    gateway_id: str
+    folder: Folder
+    hosts: tuple[str, ...]
+    listen: str
+    port: int
+
+
 def plan(
     city: Inventory,
     ca: Authority,
@@ -82,6 +92,38 @@ def plan(
         ConfigurationError, AuthorityError: a file of the city is missing or wrong.
     """
     entry = city.gateway(gateway_id)
+    hosts = (gateway_id, entry.broker_host, entry.host)
+    where = _Where(gateway_id, folder, hosts, listen, port or entry.broker_port)
+    return _plan(city, ca, where, report_keys(city, gateway_id))
+
+
+def plan_bench(city: Inventory, ca: Authority, *, listen: str, port: int | None = None) -> Plan:
+    """Find out what the folder of the bench's gateway lacks; arguments as for `plan`.
+
+    Its boards are those that are at the desk: it has none at first, and keeps those that it has.
+
+    Raises: UsageError: the inventory has no bench.
+        ConfigurationError, AuthorityError: a file of the city is missing or wrong.
+    """
+    if city.bench is None:
+        raise UsageError(
+            f"there is no [bench] in {city.folder / INVENTORY_FILE}",
+            hint="docs/provisioning.md says what belongs there",
+        )
+    folder = Folder(city.folder / city.bench.data_dir)
+    hosts = (BENCH, city.bench.broker_host)
+    where = _Where(BENCH, folder, hosts, listen, port or city.bench.broker_port)
+    return _plan(city, ca, where, None if folder.boards.exists() else {})
+
+
+def _plan(
+    city: Inventory,
+    ca: Authority,
+    where: _Where,
+    keys: Mapping[str, Mapping[int, bytes]] | None,
+) -> Plan:
+    """Find out what a folder lacks; without `keys` its boards are left as they are."""
+    gateway_id, folder = where.gateway_id, where.folder
     changes = []
     if folder.settings.exists():
         present = settings.load(folder)
@@ -91,9 +133,9 @@ def plan(
                 hint="name another --dir",
             )
     else:
-        text = settings.render(gateway_id, listen=listen, port=port or entry.broker_port)
+        text = settings.render(gateway_id, listen=where.listen, port=where.port)
         changes.append(Change(folder.settings, text.encode(), file.PUBLIC, "new"))
-    hosts = list(dict.fromkeys((gateway_id, entry.broker_host, entry.host)))
+    hosts = list(dict.fromkeys(where.hosts))
     changes += _replaced(folder.ca, ca.certificate_pem, file.PUBLIC)
     revoked = revocation.read(city.folder)
     if revoked is not None:
@@ -104,10 +146,10 @@ def plan(
         # The key first: with the old key a new certificate is a pair, at every moment.
         changes += _replaced(folder.tls / f"{name}.key", identity.key_pem, file.PRIVATE)
         changes += _replaced(folder.tls / f"{name}.pem", identity.certificate_pem, file.PUBLIC)
-    keys = report_keys(city, gateway_id)
-    changes += _replaced(folder.boards, keyring.render(keys).encode(), file.PRIVATE)
+    if keys is not None:
+        changes += _replaced(folder.boards, keyring.render(keys).encode(), file.PRIVATE)
     expires = min(i.certificate.not_valid_after_utc for i in (gateway, collector))
-    return Plan(gateway_id, folder, len(keys), expires, changes)
+    return Plan(gateway_id, folder, len(keys or ()), expires, changes)
 
 
 def apply(chosen: Plan) -> None:

@@ -12,7 +12,7 @@ A city's folder holds
 Unknown keys are errors: a mistyped threshold must not be a threshold that is ignored.
 """
 
-from fleet.inventory.board import Board, Role, Stay
+from fleet.inventory.board import Board, Role, Stay, Tested
 from fleet.inventory.calendar import ALWAYS, Calendar, Hours, Land
 from fleet.inventory.city import SECRETS_FOLDER, Inventory, load
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE
@@ -27,7 +27,7 @@ from fleet.inventory.measurement import (
     Throughput,
     TlsTarget,
 )
-from fleet.inventory.network import Gateway, Jump, Portal, Provider, Wlan
+from fleet.inventory.network import BENCH, Bench, Gateway, Jump, Portal, Provider, Wlan
 from fleet.inventory.place import City, District, Site, SiteKind
 from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
@@ -35,10 +35,12 @@ from fleet.inventory.subject import Subject
 
 __all__ = [
     "ALWAYS",
+    "BENCH",
     "INVENTORY_FILE",
     "NO_HARDWARE",
     "REGISTRY_FILE",
     "SECRETS_FOLDER",
+    "Bench",
     "Board",
     "BoardId",
     "Calendar",
@@ -67,6 +69,7 @@ __all__ = [
     "Sla",
     "Stay",
     "Subject",
+    "Tested",
     "Thresholds",
     "Throughput",
     "TlsTarget",

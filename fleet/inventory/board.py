@@ -11,6 +11,7 @@ from fleet.document import Table
 from fleet.inventory.kind import BoardId, Id, Mac, Text
 
 Role = Literal["classroom-sensor", "ap-monitor"]
+Tested = Literal["alone", "bench"]
 
 
 class Stay(Table):
@@ -32,6 +33,8 @@ class Board(Table):
     """One board, as the registry knows it. Holds no secret.
 
     Attributes:
+        tested: the self-test that it passed before it was enrolled: alone, or at the bench with
+            WLAN, time, gateway and an acknowledged report; None if that was not noted then.
         since: since when it hangs there; None is from its first report on.
         retired: when it was taken out of service.
         replaced_by: the board that took its place then.
@@ -48,6 +51,7 @@ class Board(Table):
     chip: str
     mac: Mac
     agent: str
+    tested: Tested | None = None
     enrolled: datetime
     certificate_expires: datetime
     retired: datetime | None = None

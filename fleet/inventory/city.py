@@ -15,7 +15,7 @@ from fleet.inventory.calendar import ALWAYS, Calendar, Land
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.measurement import Service
-from fleet.inventory.network import Gateway, Jump, Provider, Wlan
+from fleet.inventory.network import Bench, Gateway, Jump, Provider, Wlan
 from fleet.inventory.place import District, Site
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
@@ -28,7 +28,7 @@ class Inventory:
 
     Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
         `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement`,
-        `slas` and `retention`.
+        `slas`, `retention` and `bench`, None for none.
     """
 
     def __init__(self, folder: Path, file: InventoryFile, registry: RegistryFile) -> None:
@@ -39,6 +39,7 @@ class Inventory:
         self.hardware: Mapping[str, Hardware] = file.hardware
         self.districts: Mapping[str, District] = file.district
         self.gateways: Mapping[str, Gateway] = file.gateway
+        self.bench: Bench | None = file.bench
         self.jumps: Mapping[str, Jump] = file.jump
         self.sites: Mapping[str, Site] = file.site
         self.providers: Mapping[str, Provider] = file.provider

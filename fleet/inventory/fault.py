@@ -10,6 +10,7 @@ from fleet.inventory import subject
 from fleet.inventory.calendar import ALWAYS
 from fleet.inventory.file import REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import LAN_PINS, NO_HARDWARE
+from fleet.inventory.network import BENCH
 from fleet.inventory.place import Site
 
 
@@ -48,6 +49,10 @@ def _dangling(file: InventoryFile) -> list[str]:
         for gateway_id, gateway in file.gateway.items()
         if gateway.jump is not None and gateway.jump not in file.jump
     ]
+    if file.bench and file.bench.wlan not in file.wlan:
+        faults.append(f"bench.wlan: there is no [wlan.{file.bench.wlan}]")
+    if file.bench and BENCH in file.gateway:
+        faults.append(f"gateway.{BENCH}: this id is that of the desk's own, [bench]; take another")
     return faults
 
 

@@ -12,7 +12,7 @@ from fleet.inventory.calendar import Calendar
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
-from fleet.inventory.network import Gateway, Jump, Provider, Wlan
+from fleet.inventory.network import Bench, Gateway, Jump, Provider, Wlan
 from fleet.inventory.place import City, District, Site
 from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
@@ -37,6 +37,7 @@ class InventoryFile(Table):
     calendar: dict[Id, Calendar] = Field(default_factory=dict)
     sla: list[Sla] = Field(default_factory=list)
     store: Retention = Field(default_factory=Retention)
+    bench: Bench | None = None
 
 
 class RegistryFile(Table):

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field
 from fleet.document import Table
 from fleet.inventory.kind import Address, Bssids, Id, Port, Text, UrlPath
 
+BENCH = "bench"
+
 Security = Literal["open", "wpa2-psk", "wpa3-sae", "wpa2-enterprise"]
 
 
@@ -72,3 +74,19 @@ class Gateway(Table):
     data_dir: Text = "/var/lib/netzpuls"
     broker_host: Text
     broker_port: Port = 8883
+
+
+class Bench(Table):
+    """Where boards are tested at the desk; `BENCH` is the id of its gateway.
+
+    Attributes:
+        broker_host, broker_port: what boards use, as of a gateway.
+        ntp: goes before the measurement's; "": the gateway's clock is all there is.
+        data_dir: the gateway's folder, relative to the city's.
+    """
+
+    wlan: Id
+    broker_host: Text
+    broker_port: Port = 8883
+    ntp: str | None = None
+    data_dir: Text = BENCH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -11,10 +12,14 @@ from rich.console import Console
 from fleet import file, inventory
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.errors import OutputError, UsageError
+from fleet.inventory import Board, Inventory
 from fleet.text import printable
+from provisioning.errors import UntestedError
 from provisioning.label import sheet, stock
 from provisioning.label.layout import Language
 from provisioning.label.sheet import Format, Sheets
+
+Named = tuple[str, Board]
 
 _SUFFIXES = (".pdf", ".html")
 
@@ -65,6 +70,12 @@ _SUFFIXES = (".pdf", ".html")
     show_default=True,
     help="Of what a label says to the people in the room.",
 )
+@click.option(
+    "--untested",
+    "even_untested",
+    is_flag=True,
+    help="Also for boards that have not passed their self-test.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be printed; write nothing.")
 @json_option
 def label(
@@ -78,20 +89,24 @@ def label(
     skip: int,
     copies: int,
     language: Language,
+    even_untested: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     """Make a sheet of labels for boards, to be printed.
 
     Boards are named by id, or by what a scanner reads from a label. With --site or --all, those
-    that are revoked or retired get none. A label has the site's name, the room, the board's id,
-    and a code with the enrolment id.
+    that are revoked or retired get none. A board that has not passed its self-test gets none: its
+    flashing was not finished, or it was tested alone although there is a bench. A label has the
+    site's name, the room, the board's id, and a code with the enrolment id.
     """
     if (len(boards) > 0) + (site is not None) + whole_city != 1:
         raise UsageError("which boards?", hint="name their ids, or else --site S, or else --all")
     files = _files(output)
     known = inventory.load(city)
     selected, notes = sheet.named(known, boards) if boards else sheet.in_service(known, site)
+    if not even_untested:
+        selected, notes = _tested(known, selected, notes, is_named=bool(boards))
     chosen = Format(stock.known()[stock_id], language, copies, skip)
     sheets = sheet.lay_out(known, selected, notes, chosen)
     contents = {path: sheets.pdf() if _is_pdf(path) else sheets.html() for path in files}
@@ -99,6 +114,24 @@ def label(
         _write(contents)
     document = {"dry_run": dry_run, "stock": stock_id, "files": files} | sheets.document()
     emit(document, lambda: _show(sheets, stock_id, files, dry_run), as_json)
+
+
+def _tested(
+    city: Inventory, boards: Sequence[Named], notes: Sequence[str], *, is_named: bool
+) -> tuple[list[Named], list[str]]:
+    """Leave out the boards that have not passed their self-test, with a note on each.
+
+    Raises: UntestedError: one of them was named, or no other is left.
+    """
+    why = sheet.untested(city, boards)
+    left = [(board_id, board) for board_id, board in boards if board_id not in why]
+    if why and (is_named or not left):
+        told = "; ".join(f"{board_id}: {reason}" for board_id, reason in why.items())
+        raise UntestedError(
+            f"no label for what has not passed its self-test: {told}",
+            hint="flash it again, at the bench; or print the label all the same: --untested",
+        )
+    return left, [*notes, *(f"without {board_id}: {reason}" for board_id, reason in why.items())]
 
 
 def _files(output: Path) -> list[Path]:

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 
 from fleet.errors import UsageError
 from fleet.inventory import REGISTRY_FILE, Board, Inventory
-from provisioning import enrolment
+from fleet.text import printable
+from provisioning import enrolment, journal
 from provisioning.enrolment import EnrolmentId
+from provisioning.errors import UntestedError
+from provisioning.journal import Pending
 from provisioning.label import face, html, pdf
 from provisioning.label.layout import Label, Language, Page, pages
 from provisioning.label.stock import Place, Stock
@@ -105,15 +108,42 @@ def lay_out(
     return Sheets(title, chosen, printed, labels, notes)
 
 
+def untested(city: Inventory, boards: Sequence[tuple[str, Board]]) -> dict[str, str]:
+    """Return why boards have not passed the self-test that they must have passed, by id.
+
+    That of a board that was enrolled before self-tests were noted is taken as passed.
+    """
+    unfinished = {each.board: each for each in journal.boards(city.folder)}
+    found = {}
+    for board_id, board in boards:
+        if board_id in unfinished:
+            found[board_id] = _unfinished(unfinished[board_id])
+        elif city.bench and board.tested == "alone":
+            found[board_id] = "it was tested alone, and not at the bench"
+    return found
+
+
+def _unfinished(pending: Pending) -> str:
+    why = printable(pending.problem) or "it was cut"
+    return f"work on it is not finished: {pending.stage}: {why}"
+
+
 def named(city: Inventory, texts: Sequence[str]) -> tuple[list[tuple[str, Board]], list[str]]:
     """Return the boards that were named by id or scanned, each once, and notes on them.
 
     Raises: UsageError: one is no board's id, or the registry does not have it.
+        UntestedError: one was begun and is not enrolled.
     """
     boards: dict[str, Board] = {}
     notes = []
     for text in texts:
         board_id, key_id = enrolment.parse(text)
+        begun = None if board_id in city.boards else journal.load(city.folder, board_id)
+        if begun:
+            raise UntestedError(
+                f"{board_id} is not enrolled, so it gets no label: {_unfinished(begun)}",
+                hint="flash it again: it goes on where it stopped",
+            )
         board = boards[board_id] = city.board(board_id)
         if key_id not in (None, board.key_id):
             notes.append(

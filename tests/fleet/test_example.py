@@ -26,7 +26,7 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
     full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9.]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 12
+    assert full.count("\n[") == plain.count("\n[") + 13
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
@@ -59,6 +59,9 @@ def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     portal = inventory.Portal(host="login.example.org", address="203.0.113.81", port=443)
     public = before.wlans["public"].model_copy(update={"portal": portal})
     assert after.wlans == {**before.wlans, "public": public}
+    assert before.bench is None
+    at_desk = {"wlan": "school", "broker_host": "192.168.7.1", "ntp": "192.168.7.1"}
+    assert after.bench == inventory.Bench(**at_desk)
     assert before.hardware == {}
     assert after.hardware == {
         "corridor": inventory.Hardware(lan="olimex-esp32-poe"),

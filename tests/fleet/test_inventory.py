@@ -42,6 +42,12 @@ wlan = "school"
 rooms = ["101", "102"]
 """
 
+BENCH = """
+[bench]
+wlan = "school"
+broker_host = "10.9.0.2"
+"""
+
 BOARD = """
 version = 1
 
@@ -120,6 +126,16 @@ def test_a_pipe_for_a_registry_is_not_waited_for(tmp_path: Path) -> None:
         ('gateway = "gw-mitte"', 'gateway = "gw-x"', "there is no [gateway.gw-x]"),
         ('wlan = "school"', 'wlan = "guest"', "there is no [wlan.guest]"),
         ('["101", "102"]', '["101", "101"]', "'101' stands there twice"),
+        (
+            "[district.mitte]",
+            BENCH.replace("school", "x") + "[district.mitte]",
+            "bench.wlan: there is no [wlan.x]",
+        ),
+        (
+            "[district.mitte]",
+            BENCH + '[gateway.bench]\nhost = "x"\nbroker_host = "10.9.0.3"\n[district.mitte]',
+            "gateway.bench: this id is that of the desk's own",
+        ),
         ('["101", "102"]', "[]", "site.goethe-schule.rooms"),
         ("[wlan.school]", "[district.mitte]\n[wlan.school]", "stands there twice"),
         ('ssid = "Schule"', "ssid = ", "not valid TOML"),

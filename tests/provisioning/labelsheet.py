@@ -13,7 +13,7 @@ import pypdfium2
 import zxingcpp
 from PIL import Image, ImageDraw
 
-from fleet.inventory import Board
+from fleet.inventory import Board, Tested
 from provisioning import registry
 
 DPI = 300
@@ -52,6 +52,7 @@ def board(
     *,
     revoked: datetime | None = None,
     retired: datetime | None = None,
+    tested: Tested | None = None,
 ) -> Board:
     return Board(
         site=site,
@@ -65,6 +66,7 @@ def board(
         certificate_expires=datetime(2036, 6, 28, tzinfo=UTC),
         revoked=revoked,
         retired=retired,
+        tested=tested,
     )
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 
 import fleet.cli
+from fleet import authority
 from fleet.errors import UsageError
-from provisioning import enrolment
+from provisioning import enrolment, journal
 from provisioning.enrolment import EnrolmentId
+from provisioning.journal import Pending
 from tests.provisioning.labelsheet import (
     Drawing,
     board,
@@ -258,3 +260,53 @@ def test_an_enrolment_id_is_what_is_scanned_copied_or_typed() -> None:
     ):
         with pytest.raises(UsageError):
             enrolment.parse(wrong)
+
+
+def _under_way(city: Path, board_id: str, problem: str) -> None:
+    identity = authority.ensure(city, "exampleville").issue_board(board_id)
+    begun = Pending(board_id, 1, bytes(32), identity.certificate_der, identity.key_der)
+    journal.save(city, begun.at("join").failed(problem))
+
+
+def test_a_board_that_has_not_passed_gets_no_label(
+    boards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    _under_way(boards, FIRST, "its radio does not see the WLAN")
+    _under_way(boards, "np-24000000000a", "no lease")
+    output = tmp_path / "labels.pdf"
+    assert _run(boards, FIRST, "--output", output) == 1
+    said = capfd.readouterr().err
+    assert f"{FIRST}: work on it is not finished: join: its radio does not see" in said
+    assert "--untested" in said
+    assert _run(boards, "np-24000000000a", "--output", output) == 1
+    assert "np-24000000000a is not enrolled, so it gets no label" in capfd.readouterr().err
+    assert not output.exists()
+    assert _run(boards, "--site", "school-north", "--json", "--output", output) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [each["board"] for each in document["labels"]] == [SECOND]
+    assert any(note.startswith(f"without {FIRST}: ") for note in document["notes"])
+    assert _run(boards, FIRST, "--untested", "--json", "--output", output) == 0
+    assert json.loads(capfd.readouterr().out)["labels"][0]["board"] == FIRST
+
+
+def test_where_there_is_a_bench_a_board_must_have_passed_it(
+    boards: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    enrol(
+        boards,
+        {
+            FIRST: board("school-north", "R102", tested="alone"),
+            SECOND: board("school-north", "R101", tested="bench"),
+            THIRD: board("market", "Fountain"),  # from before that was noted
+        },
+    )
+    output = tmp_path / "labels.pdf"
+    assert _run(boards, FIRST, "--output", output) == 0
+    path = boards / "inventory.toml"
+    path.write_text(path.read_text() + '[bench]\nwlan = "open"\nbroker_host = "10.201.0.2"\n')
+    capfd.readouterr()
+    assert _run(boards, FIRST, "--output", output) == 1
+    assert f"{FIRST}: it was tested alone" in capfd.readouterr().err
+    assert _run(boards, "--all", "--json", "--output", output) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [each["board"] for each in document["labels"]] == [THIRD, SECOND]
