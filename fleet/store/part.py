@@ -145,17 +145,7 @@ class Shelf:
         Reports stay while nobody knows when they were made.
         """
         execute = self._connection.execute
-        execute(
-            f"""
-            CREATE OR REPLACE TEMP TABLE going AS
-            SELECT number, at_s, at_s // {DAY_S} AS day FROM (
-                SELECT recent.rowid AS number,
-                    CASE WHEN {clock.TRUST} = best THEN time_s::BIGINT
-                        ELSE (boot_cs + uptime_cs) // 100 END AS at_s
-                FROM recent JOIN boot USING (device, key_id, boot) WHERE best > 0
-            ) WHERE at_s < {before_s}
-            """
-        )
+        self._choose(f"best > 0 AND at_s < {before_s}")
         days = execute(
             "SELECT day, min(at_s), max(at_s) FROM going GROUP BY day ORDER BY day"
         ).fetchall()
@@ -181,9 +171,35 @@ class Shelf:
                 self._copy(kind, day, low_s, high_s, self._read(parts))
         self._forget(old)
 
-    def expire(self, kind: str, before_s: int) -> int:
-        """Let go of the files that have no report made at a time or later; return how many."""
-        return self._forget([p for p in self._parts if p.kind == kind and p.to_s < before_s])
+    def expire(self, kind: str, before_s: int) -> tuple[int, int]:
+        """Let go of what was made before a time: day files, and what is in none.
+
+        Reports of which nobody knows when they were made go by when they were received.
+
+        Returns: how many files and reports.
+        """
+        self._choose(f"coalesce(at_s, received_s) < {before_s}")
+        change = "DELETE FROM recent" if kind == "report" else "UPDATE recent SET raw = NULL"
+        ((rows,),) = self._connection.execute(
+            f"{change} WHERE rowid IN (SELECT number FROM going) "
+            f"{'' if kind == 'report' else 'AND raw IS NOT NULL'}"
+        ).fetchall()
+        files = self._forget([p for p in self._parts if p.kind == kind and p.to_s < before_s])
+        return files, rows
+
+    def _choose(self, condition: str) -> None:
+        """Make `going` of reports in `recent`: their rows, and when they were made."""
+        self._connection.execute(
+            f"""
+            CREATE OR REPLACE TEMP TABLE going AS
+            SELECT number, at_s, at_s // {DAY_S} AS day FROM (
+                SELECT recent.rowid AS number, best, received_s,
+                    CASE WHEN best = 0 THEN NULL WHEN {clock.TRUST} = best THEN time_s::BIGINT
+                        ELSE (boot_cs + uptime_cs) // 100 END AS at_s
+                FROM recent JOIN boot USING (device, key_id, boot)
+            ) WHERE {condition}
+            """
+        )
 
     def _forget(self, parts: list[Part]) -> int:
         """Let files count no more; they are removed after the transaction, by `sweep`."""

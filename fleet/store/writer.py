@@ -316,12 +316,12 @@ class Writer:
             gone = 0
             if raw_before_s is not None:
                 raw_before_s -= raw_before_s % part.DAY_S
-                gone += shelf.expire("report", raw_before_s)
-                if gone:
+                gone, rows = shelf.expire("report", raw_before_s)
+                if gone or rows:
                     connection.execute("INSERT INTO expired VALUES ($1)", [raw_before_s])
             if sealed_before_s is not None:
                 sealed_before_s -= sealed_before_s % part.DAY_S
-                gone += shelf.expire("sealed", max(sealed_before_s, raw_before_s or 0))
+                gone += shelf.expire("sealed", max(sealed_before_s, raw_before_s or 0))[0]
             if interval_before_s is not None:
                 connection.execute("DELETE FROM interval WHERE end_s < $1", [interval_before_s])
             connection.commit()

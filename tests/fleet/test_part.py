@@ -226,6 +226,26 @@ def test_what_is_no_longer_kept_stays_in_the_ledger(tmp_path: Path) -> None:
     assert uptime.find(city, WEEK).document() != before
 
 
+def test_reports_in_no_day_file_are_let_go_as_well(tmp_path: Path, board: TestBoard) -> None:
+    store = Store(tmp_path)
+    clockless = TestBoard("np-240ac4000011", board.site, board.room)
+    items = _days(board, 4)
+    for number in range(4):
+        raw = clockless.report(0, clock=0)
+        items.append(verified(clockless, raw, received_s=DAY_S + 86_400 * number))
+    _put(store, items)
+    with store.writing() as open_store:
+        open_store.expire(raw_before_s=DAY_S + 86_400 + 9, sealed_before_s=DAY_S + 3 * 86_400)
+    assert _rows(store) == (363, 363)
+    with store.reading() as connection:
+        query = "SELECT count(*) FROM sealed"
+        assert connection.execute(query).fetchall() == [(121,)]
+    answer = verify(tmp_path)
+    assert (answer.expired_s, answer.differences) == (DAY_S + 86_400, ())
+    assert _put(store, items) == Ingested(duplicates=484)
+    assert _rows(store) == (363, 363)
+
+
 @pytest.mark.parametrize(
     ("lines", "fault"),
     [
