@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from firmware.linkreport import term
 from fleet.errors import NetzpulsError
 from fleet.ledger import FOREVER_S, LONGEST_GRACE_S, Difference, differences
-from fleet.period import Period
+from fleet.period import Period, shown
 from fleet.store import Store
 
 
@@ -25,8 +26,9 @@ class Verification:
 
     Attributes:
         reports, boards: how many were read.
-        intervals: how many the store keeps.
+        intervals: how many were compared.
         expired_s: before when reports were let go, None if none were.
+        since_s: from when on intervals were compared, None if all were.
         differences: stretches that only one of both says.
     """
 
@@ -34,13 +36,15 @@ class Verification:
     boards: int
     intervals: int
     expired_s: int | None
+    since_s: int | None
     differences: tuple[Difference, ...]
 
-    def text(self) -> str:
+    def text(self, zone: ZoneInfo) -> str:
         """Return it in one line."""
+        since = "" if self.since_s is None else f" since {shown(self.since_s, zone)}"
         return (
-            f"equal to the second: {self.intervals:,} intervals of {self.boards:,} boards, "
-            f"recomputed from {self.reports:,} reports"
+            f"equal to the second{since}: {_count(self.intervals, 'interval')} of "
+            f"{_count(self.boards, 'board')}, recomputed from {_count(self.reports, 'report')}"
         )
 
     def error(self, city: str) -> LedgerError | None:
@@ -49,7 +53,8 @@ class Verification:
             return None
         boards = len({each.interval.subject for each in self.differences})
         return LedgerError(
-            f"{city}: the ledger of {boards} boards is not what their reports say",
+            f"{city}: the ledger of {_count(boards, 'board')} is not what "
+            f"{'its' if boards == 1 else 'their'} reports say",
             hint="keep a copy of the store for us, then move it away and collect anew",
         )
 
@@ -60,6 +65,7 @@ class Verification:
             "boards": self.boards,
             "intervals": self.intervals,
             "expired_before_s": self.expired_s,
+            "since_s": self.since_s,
             "differences": [
                 {
                     "board": each.interval.subject,
@@ -84,9 +90,16 @@ def verify(city: Path) -> Verification:
         ((reports, boards),) = connection.execute(
             "SELECT count(*), count(DISTINCT device) FROM report"
         ).fetchall()
-        ((intervals,),) = connection.execute("SELECT count(*) FROM interval").fetchall()
-        ((since_s,),) = connection.execute("SELECT max(raw_before_s) FROM expired").fetchall()
+        ((expired_s,),) = connection.execute("SELECT max(raw_before_s) FROM expired").fetchall()
         # The first reports after those that are gone have lost their neighbours.
-        start_s = -FOREVER_S if since_s is None else since_s + 2 * LONGEST_GRACE_S
+        since_s = None if expired_s is None else expired_s + 2 * LONGEST_GRACE_S
+        start_s = -FOREVER_S if since_s is None else since_s
+        ((intervals,),) = connection.execute(
+            "SELECT count(*) FROM interval WHERE end_s > $1", [start_s]
+        ).fetchall()
         found = differences(connection, Period(start_s, FOREVER_S))
-    return Verification(reports, boards, intervals, since_s, tuple(found))
+    return Verification(reports, boards, intervals, expired_s, since_s, tuple(found))
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number:,} {name}{'' if number == 1 else 's'}"

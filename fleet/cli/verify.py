@@ -27,16 +27,17 @@ _SHOWN = 20
 def verify(*, city: Path, as_json: bool) -> int:
     """Recompute the ledger from all reports and compare it with what the store keeps.
 
-    For auditors: every interval of every board is found anew by SQL, which shares no code with
-    what keeps the intervals up to date. Exits with 1 if any second differs.
+    For auditors: every interval of every board is found anew by SQL. With what keeps the intervals
+    up to date it shares the rules of the clock, by which some boots are timed, and no more. Exits
+    with 1 if any second differs.
     """
     known = inventory.load(city)
     answer = compare(known.folder)
     error = answer.error(known.city.name)
-    if error is None:
-        emit(answer.document(), lambda: result.print(answer.text(), soft_wrap=True), as_json)
-        return 0
     zone = ZoneInfo(known.city.timezone)
+    if error is None:
+        emit(answer.document(), lambda: result.print(answer.text(zone), soft_wrap=True), as_json)
+        return 0
     document = error.document() | answer.document()
     emit(document, lambda: table.print_whole(_differences(answer, zone)), as_json)
     if not as_json:
