@@ -206,7 +206,8 @@ def _of_boards(here: Sequence[Seen]) -> Iterator[Cause]:
     for layer, some in _by(here, _layer).items():
         for group in _together(some):
             places = {each.outage.subject for each in group}
-            if layer == table.DEVICE or len(places) == 1:
+            nowhere = not group[0].site
+            if layer == table.DEVICE or len(places) == 1 or nowhere:
                 for each in group:
                     yield _of_one(each)
                 continue

@@ -286,6 +286,18 @@ def test_flapping_is_one_outage_with_a_count(town: Town) -> None:
     assert [each.times for each in answer.causes if each.kind == "room"] == [1, 1]
 
 
+def test_boards_that_are_registered_nowhere_share_no_cause() -> None:
+    """They are at no site that is known, so nothing says that they are at the same."""
+    found = []
+    for board in ("np-1", "np-2"):
+        down = Outage(
+            "board", board, 0, 600, "recovered", {(table.GATEWAY, 1): 600}, (board,), ((0, 600),)
+        )
+        found.append(Seen(down, "", "", board))
+    told = sorted((each.kind, each.name) for each in cause.find(found))
+    assert told == [("board", "np-1"), ("board", "np-2")]
+
+
 @pytest.mark.parametrize(("boot", "kind"), [(1, "netzpuls"), (2, "silence")])
 def test_what_netzpuls_lost_is_no_outage_of_a_school(town: Town, boot: int, kind: str) -> None:
     gap: list[Any] = [(20, UP), (20, None), (20, UP | {"boot": boot})]
