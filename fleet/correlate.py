@@ -24,8 +24,8 @@ from fleet.span import Span
 
 # A silence that all boards of a gateway share counts from so long on; shorter ones are a restart.
 SILENT_S = 900
-# So far back is looked for the access point that a board was on.
-_LOOK_BACK_S = 86_400
+# So far is looked for the access point that a board was on, and for reports around a silence.
+_LOOK_AROUND_S = 86_400
 
 
 def seen(
@@ -156,8 +156,8 @@ def _access_points(
             "numbers": numbers,
             "boards": boards,
             "starts": starts,
-            "back": _LOOK_BACK_S,
-            "from": min(starts) - _LOOK_BACK_S,
+            "back": _LOOK_AROUND_S,
+            "from": min(starts) - _LOOK_AROUND_S,
             "to": max(starts),
         },
     )
@@ -190,7 +190,8 @@ def _lived(
 ) -> bool:
     """Tell whether half of the boards, or more, ran on in a silence: the same boot after it."""
     row = connection.execute(
-        _BOOTS, {"boards": list(boards), "start": start_s, "end": end_s}
+        _BOOTS,
+        {"boards": list(boards), "start": start_s, "end": end_s, "around": _LOOK_AROUND_S},
     ).fetchone()
     going_on, told = row or (0, 0)
     return bool(told) and 2 * int(going_on) >= int(told)
@@ -202,7 +203,8 @@ _BOOTS = """
             arg_max((key_id, boot), time_s) FILTER (time_s <= $start) AS before,
             arg_min((key_id, boot), time_s) FILTER (time_s >= $end) AS after
         FROM report
-        WHERE time_s > 0 AND device IN (SELECT unnest($boards::VARCHAR[]))
+        WHERE time_s BETWEEN $start - $around AND $end + $around
+            AND device IN (SELECT unnest($boards::VARCHAR[]))
         GROUP BY device
     )
     SELECT count(*) FILTER (before = after), count(*) FROM edge

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import fleet.cli
 from firmware.linkreport import table
-from fleet import cause, report, visit
+from fleet import cause, correlate, report, visit
 from fleet.cause import TOGETHER_S, Cause, Seen
 from fleet.inventory import Inventory
 from fleet.outage import Outage
@@ -308,6 +308,18 @@ def test_what_netzpuls_lost_is_no_outage_of_a_school(town: Town, boot: int, kind
     assert answer.summary.lengths_s == ()
     one = Town(town.folder.parent / "one", ["a", "b", "c"])
     assert _ask(one, *((number, gap) for number in range(5))).causes == ()
+
+
+def test_only_reports_around_a_silence_tell_whether_boards_ran_on(town: Town) -> None:
+    city = town.write()
+    board = town.boards[0]
+    week_s = 7 * 86_400
+    fill_store(city, [(board, [board.report(DAY_S - week_s), board.report(DAY_S + week_s)])])
+    with Store(city.folder).reading() as connection:
+        for end_s, lived in ((DAY_S + 3600, False), (DAY_S + week_s - 3600, False)):
+            assert correlate._lived(connection, [board.id], DAY_S, end_s) is lived
+        start_s, end_s = DAY_S - week_s + 3600, DAY_S + week_s - 3600
+        assert correlate._lived(connection, [board.id], start_s, end_s)
 
 
 def test_what_was_not_collected_yet_is_no_silence(town: Town) -> None:
