@@ -278,6 +278,13 @@ def _promise(verdict: Verdict | None) -> Text:
     return Text.assemble(f"{verdict.sla.availability_percent:g} %: ", (words, style))
 
 
+def _cell(value: object) -> object:
+    """Return a value that no spreadsheet takes for a formula."""
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
+
+
 def _csv(answer: Uptime) -> str:
     """Return one line per subject, times as programs read them."""
     text = io.StringIO()
@@ -287,7 +294,8 @@ def _csv(answer: Uptime) -> str:
         found, verdict = row.tally, row.verdict
         district = row.site.district if row.site else ""
         writer.writerow(
-            (
+            _cell(value)
+            for value in (
                 row.subject.kind,
                 row.subject.id,
                 row.site.name if row.place and row.site else row.name,

@@ -288,6 +288,19 @@ def test_a_subject_has_what_it_consists_of(town: Town, capsys: pytest.CaptureFix
         assert parts == int(row["excluded_s"])
 
 
+@pytest.mark.parametrize("sign", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_spreadsheet_runs_a_name(
+    town: Town, capsys: pytest.CaptureFixture[str], sign: str
+) -> None:
+    name = f"{sign}cmd|' /C calc'!A0"
+    town.sites["hotspot"]["name"] = name
+    city = _fill(town)
+    out = _run(capsys, town, *DAY, "--csv", "--subject", "line/hotspot")[1]
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert city.sites["hotspot"].name == name
+    assert row["name"] == f"'{name}"
+
+
 def test_the_table_says_by_what_was_counted(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
     town.slas = [{"kind": "school", "availability_percent": 99.5}]
     city = _fill(town)
