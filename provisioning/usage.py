@@ -28,6 +28,8 @@ CALLED = frozenset({"drain", "prove"})
 _HARDWARE = frozenset({"bluetooth", "esp32", "espnow", "machine", "neopixel", "network"})
 # They take a name as a text, which may be put together.
 _BY_TEXT = frozenset({"getattr", "setattr", "hasattr", "delattr"})
+# What a collection does with a text, which asks nothing for it.
+_COLLECTS = frozenset({"append", "get", "pop"})
 _NAMES_ALONE = re.compile(r"[\w\s.,]*")
 
 
@@ -208,8 +210,10 @@ def _words(tree: ast.AST) -> frozenset[str]:
     They are those of texts that hold nothing else, or of all texts where a name may be put
     together; docstrings are not kept.
     """
-    unused = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     may_be = any(isinstance(node, ast.Call) and _takes_any_name(node) for node in ast.walk(tree))
+    unused = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    if not may_be:
+        unused |= {id(each) for node in ast.walk(tree) for each in _never_names(node)}
     found = set[str]()
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and id(node) not in unused:
@@ -219,6 +223,25 @@ def _words(tree: ast.AST) -> frozenset[str]:
         elif isinstance(node, ast.JoinedStr):
             found |= names(node)  # where they stand in it is not told
     return frozenset(found)
+
+
+def _never_names(node: ast.AST) -> Iterator[ast.AST]:
+    """Return what stands where a text is only looked up, compared, collected or said."""
+    if isinstance(node, ast.Dict):
+        yield from (each for each in node.keys if each)
+    elif isinstance(node, ast.Subscript):
+        yield node.slice
+    elif isinstance(node, ast.Compare):
+        for side in (node.left, *node.comparators):
+            yield from side.elts if isinstance(side, ast.Tuple) else (side,)
+    elif isinstance(node, ast.Call) and _only_collects_or_says(node.func):
+        yield from node.args
+
+
+def _only_collects_or_says(function: ast.expr) -> bool:
+    if isinstance(function, ast.Attribute):
+        return function.attr in _COLLECTS
+    return _is_exception(function) or getattr(function, "id", "") == "print"
 
 
 def _takes_any_name(node: ast.Call) -> bool:

@@ -94,6 +94,13 @@ def test_a_name_in_a_text_stays() -> None:
     assert become(before, "zyx", "xyz")
     assert not become(before + "zzz = hasattr(zzz, 'zyx') or 'xyz'\n", "zyx", "xyz")
     assert not become(before + "zzz = 'zyx xyz'.split()\n", "zyx", "xyz")
+    # What is only looked up, compared, collected or said asks for nothing.
+    for inert in ("{'zyx': 1}", "zzz['zyx']", "zzz == 'zyx'", "zzz in ('zyx', 'xyz')"):
+        assert become(before + inert.join(("zzz = ", "\n")), "zyx", "xyz"), inert
+    for inert in ("zzz.append('zyx')", "zzz.get('zyx')", "print('zyx')", "raise OSError('zyx')"):
+        assert become(before + inert + "\n", "zyx", "xyz"), inert
+        assert not become(before + inert + "\ngetattr(zzz, zzz)\n", "zyx"), inert
+    assert not become(before + "zzz = {1: 'zyx'}\n", "zyx")
     # A sentence is no name, unless one is put together here.
     said = "print('zyx: %s, xyz: %s' % (1, 2))\n"
     assert become(before + said, "zyx", "xyz")
