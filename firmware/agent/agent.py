@@ -148,26 +148,35 @@ class Agent:
         if self.safe and evidence.reasons[DEVICE - 1] == OK:
             evidence.reasons[DEVICE - 1] = SAFE_MODE
         if evidence.online():
-            await self.clock.ask_ntp(self.config.ntp, evidence.resolver)
+            try:
+                await self.clock.ask_ntp(self.config.ntp, evidence.resolver)
+            except Exception as error:  # no time, no memory: neither costs the report
+                self.faults.note(error)
         if self.config.sensors and not self.safe:
             await self._sense(evidence.measures)
         self._keep(evidence)
 
     def _keep(self, evidence):
         """Put the report of a cycle into the spool."""
+        self.faults.tell()
         self.spool.make_room()
         heap_free_bytes = self.port.heap_free_bytes()
         try:
             raw, told = borrow("agent.statement").seal(self, evidence, heap_free_bytes)
         finally:
-            give_back("agent.statement", "linkreport.report", "linkreport.verdict")
+            give_back("agent.statement", "linkreport.body", "linkreport.verdict")
         self.spool.append(raw)
         self.told_version = True
         self.uplink.fresh.set()
+        failure = None
         try:
             borrow("agent.console").show(*told)
+        except MemoryError as error:  # the report is made, and a line may be missing
+            failure = error
         finally:
             give_back("agent.console", "linkreport.term")
+        if failure:
+            self.faults.note(failure)
 
     async def _watch(self):
         """Measure all networks of a monitor."""
@@ -184,8 +193,9 @@ class Agent:
             sensor = borrow("agent.sensor")
             measures[SENSOR] = await sensor.read(self.port, self.config, self._sensors, self.faults)
         except Exception as error:
-            self.faults.note(error)
+            self.faults.put_off(error)
         finally:
+            sensor = None  # this frame would hold it
             give_back("agent.sensor")
 
     async def _shine(self):

@@ -12,6 +12,8 @@ from .deadline import sleep_ms
 
 # What a refused connection looks like: Linux tells ECONNREFUSED, lwIP one of the others.
 _REFUSED = (errno.ECONNREFUSED, errno.ECONNRESET, errno.ECONNABORTED, errno.ENOTCONN)
+# No memory: as the stack tells it, and as parts of mbedTLS do (big numbers, X.509, keys).
+NO_MEMORY = (errno.ENOMEM, 0x10, -0x2880, -0x3F80)
 _POLL_MS = const(5)
 
 

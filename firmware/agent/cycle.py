@@ -41,7 +41,14 @@ PROBES = (
     "throughput",
 )
 # What probes load for themselves.
-_TOOLS = ("agent.connection", "agent.dhcp", "agent.dns", "agent.web", "agent.secure")
+_TOOLS = (
+    "agent.connection",
+    "agent.dhcp",
+    "agent.dns",
+    "agent.web",
+    "agent.http",
+    "agent.stream",
+)
 _NO_ANSWER = (UNTESTED, RESOLVER_SILENT, PROBE_FAILED, DEADLINE_PASSED)
 # A probe ends at its own deadline; this is for one that does not.
 _SLACK_MS = const(500)
@@ -128,6 +135,7 @@ def _ended(port):
 async def _run(name, port, config, evidence, *, until_ms, faults):
     """Run one probe on loan; return its layer and its reason."""
     layer = DEVICE  # as long as the probe has not told its own
+    failure = None
     try:
         module = borrow("agent.probes." + name)
         layer = module.LAYER
@@ -143,15 +151,17 @@ async def _run(name, port, config, evidence, *, until_ms, faults):
     except TimeoutError:
         return layer, DEADLINE_PASSED
     except Exception as error:
-        faults.note(error)
-        if layer == RADIO and isinstance(error, OSError):
-            evidence.reasons[DEVICE - 1] = RADIO_FAILED
-        if layer == DEVICE and isinstance(error, MemoryError):
-            return layer, MEMORY_LOW
-        return layer, PROBE_FAILED
+        failure = error
     finally:
         module = None  # this frame would hold it
         give_back("agent.probes." + name, *_TOOLS)
+    if failure:  # only now: to tell it takes memory that the probe has just let go
+        faults.note(failure)
+        if layer == RADIO and isinstance(failure, OSError):
+            evidence.reasons[DEVICE - 1] = RADIO_FAILED
+        if layer == DEVICE and isinstance(failure, MemoryError):
+            return layer, MEMORY_LOW
+        return layer, PROBE_FAILED
     evidence.measures.update(result.measures)
     return layer, result.reason
 

@@ -1,19 +1,20 @@
 """DHCP, as a client speaks it: what stock MicroPython's driver does not tell.
 
-On loan (`agent.loan`) to the addressing probe. UDP port 68 must be free: the driver's own client
-stands still while the board has a static address (`port.fix`).
+On loan (`agent.loan`) to the addressing probe; what reads answers (`agent.dhcp_message`) is on loan
+to this. UDP port 68 must be free: the driver's own client stands still while the board has a static
+address (`port.fix`).
 
-Source: RFC 2131 (the exchange), RFC 2132 (options), RFC 3396 (long options), RFC 8910 (portal).
+Source: RFC 2131 (the exchange).
 """
 
 import os
 import struct
-from collections import namedtuple
 
 from micropython import const
 
 from .connection import receive, resolve
 from .deadline import sleep_ms
+from .loan import use
 
 DISCOVER = 1
 OFFER = 2
@@ -24,32 +25,20 @@ RELEASE = 7
 
 FOREVER_S = 0xFFFFFFFF
 
-_SERVER_PORT = const(67)
-_CLIENT_PORT = const(68)
 _HEADER = ">BBBBIHH4s4s4s4s16s64s128sI"
-_HEADER_BYTES = struct.calcsize(_HEADER)
-_SNAME_AT = const(44)
-_FILE_AT = const(108)
-_COOKIE_AT = const(236)
+_HEADER_BYTES = const(240)
 _COOKIE = const(0x63825363)
 _LEAST_BYTES = const(300)  # of BOOTP; some relays drop what is shorter
+_BROADCAST = const(0x8000)
+_SERVER_PORT = const(67)
+_CLIENT_PORT = const(68)
 # RFC 2131, 2: more than an IP packet of 576 bytes no server may send to who did not ask for it.
 _MOST_BYTES = const(576)
-_BROADCAST = const(0x8000)
-_PAD, _MASK, _ROUTER, _RESOLVER, _WANTED, _LEASE_TIME = 0, 1, 3, 6, 50, 51
-_OVERLOAD, _KIND, _SERVER, _PARAMETERS, _CLIENT, _PORTAL, _END = 52, 53, 54, 55, 61, 114, 255
-_ASKED = bytes((_PARAMETERS, 5, _MASK, _ROUTER, _RESOLVER, _LEASE_TIME, _PORTAL))
-# Option: (bytes that its length is a multiple of, whether it may be longer than that).
-_SIZES = {
-    _MASK: (4, False),
-    _ROUTER: (4, True),
-    _RESOLVER: (4, True),
-    _LEASE_TIME: (4, False),
-    _OVERLOAD: (1, False),
-    _KIND: (1, False),
-    _SERVER: (4, False),
-    _PORTAL: (1, True),
-}
+_WANTED = const(50)
+_KIND = const(53)
+_SERVER = const(54)
+_CLIENT = const(61)
+_ASKED = b"\x37\x05\x01\x03\x06\x33\x72"  # for mask, router, resolver, lease time and portal
 _NOWHERE = bytes(4)
 _OTHER_NETWORK = b"\xa9\xfe\x00\x01"  # link-local: no server has it to give
 _EXCHANGES = const(32)  # messages that one client may send
@@ -58,17 +47,9 @@ _ANSWERS = const(8)
 _DISCOVER_TRIES = const(7)
 _REQUEST_TRIES = const(4)
 _ALIVE_TRIES = const(3)
-WAITS = _DISCOVER_TRIES + 2 * _REQUEST_TRIES + _ALIVE_TRIES
-
-# What a server said. Addresses are text, "" for what is missing.
-Answer = namedtuple(
-    "Answer",
-    ("kind", "xid", "address", "server", "lease_s", "mask", "router", "resolver", "portal_api"),
-)
-
-
-class NotAnAnswerError(ValueError):
-    """A datagram that is no answer of a DHCP server to this client."""
+_WAITS = _DISCOVER_TRIES + 2 * _REQUEST_TRIES + _ALIVE_TRIES
+PINGS = 2  # that whoever asks may send besides
+_LONGEST_WAIT_MS = const(700)
 
 
 def own_id(mac):
@@ -101,7 +82,7 @@ class Client:
     def __init__(self, port, mac, identifier, wait_ms):
         self._port = port
         self._mac = mac
-        self._id = bytes((_CLIENT, len(identifier))) + identifier
+        self._id = _option(_CLIENT, identifier)
         self.wait_ms = wait_ms
         self._xid = struct.unpack(">I", os.urandom(4))[0] & ~(_EXCHANGES - 1)
         self._sent_ms = []
@@ -183,22 +164,25 @@ class Client:
         first_ms = len(self._sent_ms)
         found = []
         for _ in range(tries):
-            now_ms = port.uptime_ms()
             number = len(self._sent_ms)
-            self._sent_ms.append(now_ms)
             asked = _ASKED + self._id + options
             message = pack(kind, xid or self._xid + number, self._mac, asked, address)
+            now_ms = port.uptime_ms()
+            self._sent_ms.append(now_ms)
             until_ms = now_ms + self.wait_ms
             try:
                 self._sock.sendto(message, self._everyone)
             except OSError:  # no route, no buffer: as if it were lost on the way
                 await sleep_ms(0)
             while port.uptime_ms() < until_ms and len(found) < _ANSWERS:
+                message = b""  # what was sent need not live while the next one is read
                 try:
-                    answer = parse(
-                        await receive(port, self._sock, _MOST_BYTES, until_ms), self._mac
-                    )
-                except (NotAnAnswerError, OSError):
+                    message = await receive(port, self._sock, _MOST_BYTES, until_ms)
+                    now_ms = port.uptime_ms()
+                    if not message:
+                        continue
+                    answer = use("agent.dhcp_message", "parse", message, self._mac)
+                except (ValueError, OSError):  # no answer to us
                     continue
                 number = answer.xid - self._xid
                 if answer.kind not in wanted or not 0 <= number < len(self._sent_ms):
@@ -206,7 +190,6 @@ class Client:
                 if answer.server not in self.servers and len(self.servers) < _ANSWERS:
                     self.servers.append(answer.server)
                 if not found:
-                    now_ms = port.uptime_ms()
                     asked_ms = self._sent_ms[max(number, first_ms)]
                     self.ms = now_ms - asked_ms + (self.ms if xid else 0)
                     # Others may offer, too.
@@ -221,80 +204,15 @@ def pack(kind, xid, mac, options, address=_NOWHERE):
     """Pack a client's message; who has no address yet wants its answer as a broadcast."""
     flags = _BROADCAST if address == _NOWHERE else 0
     none = _NOWHERE
-    header = struct.pack(
-        _HEADER, 1, 1, 6, 0, xid, 0, flags, address, none, none, none, mac, b"", b"", _COOKIE
-    )
-    message = header + bytes((_KIND, 1, kind)) + options + bytes((_END,))
-    return message + bytes(max(0, _LEAST_BYTES - len(message)))
-
-
-def parse(message, mac):
-    """Read what a server says to this client.
-
-    Returns: an Answer.
-    Raises:  NotAnAnswerError: whatever else it is.
-    """
-    if len(message) < _HEADER_BYTES or message[:3] != b"\x02\x01\x06":
-        raise NotAnAnswerError("no answer")
-    if message[28:34] != mac or message[_COOKIE_AT:_HEADER_BYTES] != b"\x63\x82\x53\x63":
-        raise NotAnAnswerError("not for us")
-    found = {}
-    _read(message, _HEADER_BYTES, len(message), found)
-    overload = found.get(_OVERLOAD, b"\0")
-    overload = overload[0] if len(overload) == 1 else 255
-    if overload > 3:
-        raise NotAnAnswerError("a strange overload")
-    if overload & 1:
-        _read(message, _FILE_AT, _COOKIE_AT, found)
-    if overload & 2:
-        _read(message, _SNAME_AT, _FILE_AT, found)
-    for code, (size, may_repeat) in _SIZES.items():
-        content = found.get(code)
-        if content is not None and (
-            not content or len(content) % size or not (may_repeat or len(content) == size)
-        ):
-            raise NotAnAnswerError("option %d has a wrong length" % code)
-    kind = found.get(_KIND, b"\0")[0]
-    if kind not in (OFFER, ACK, NAK) or found.get(_SERVER, _NOWHERE) == _NOWHERE:
-        raise NotAnAnswerError("not what a server says")
-    address = message[16:20]
-    if kind != NAK and (address[0] in (0, 127) or address[0] >= 224):
-        raise NotAnAnswerError("no address that a host can have")
-    return Answer(
-        kind,
-        struct.unpack(">I", message[4:8])[0],
-        text(address),
-        text(found[_SERVER]),
-        struct.unpack(">I", found.get(_LEASE_TIME, _NOWHERE))[0],
-        text(found.get(_MASK, _NOWHERE)),
-        text(found.get(_ROUTER, _NOWHERE)[:4]),
-        text(found.get(_RESOLVER, _NOWHERE)[:4]),
-        _uri(found.get(_PORTAL, b"")),
-    )
-
-
-def _read(message, at, end, found):
-    """Read options up to the one that ends them; those of one code are one (RFC 3396)."""
-    while True:
-        if at >= end:
-            raise NotAnAnswerError("options without an end")
-        code = message[at]
-        at += 1
-        if code == _END:
-            return
-        if code == _PAD:
-            continue
-        if at >= end or at + 1 + message[at] > end:
-            raise NotAnAnswerError("an option is cut short")
-        if code in _SIZES:
-            found[code] = found.get(code, b"") + bytes(message[at + 1 : at + 1 + message[at]])
-        at += 1 + message[at]
-
-
-def _uri(content):
-    """Return a URI of printable ASCII; what holds anything else is none."""
-    content = content.rstrip(b"\0")  # some servers end texts as C does
-    return content.decode() if all(33 <= byte <= 126 for byte in content) else ""
+    options = bytes((_KIND, 1, kind)) + options + b"\xff"
+    # One piece, for a heap in use has no second one of that length.
+    message = bytearray(max(_LEAST_BYTES, _HEADER_BYTES + len(options)))
+    struct.pack_into(
+        _HEADER, message, 0,
+        1, 1, 6, 0, xid, 0, flags, address, none, none, none, mac, b"", b"", _COOKIE,
+    )  # fmt: skip
+    message[_HEADER_BYTES : _HEADER_BYTES + len(options)] = options
+    return message
 
 
 def _option(code, content):
@@ -306,6 +224,18 @@ def packed(address):
     return bytes(int(part) for part in address.split("."))
 
 
-def text(address):
-    """Return an address as text, "" for none."""
-    return "" if address == _NOWHERE else "%d.%d.%d.%d" % tuple(address)
+def foreign(servers, config):
+    """Tell whether there is a server that is not on the inventory's list, if there is one."""
+    return bool(config.dhcp_servers) and any(s not in config.dhcp_servers for s in servers)
+
+
+def client(port, name, until_ms):
+    """Return a Client whose longest exchange fits into the time that is left.
+
+    `name` makes its identifier: `own_id` or `stranger_id`.
+
+    Raises: OSError: port 68 is taken.
+    """
+    mac = port.mac()
+    wait_ms = max(1, until_ms - port.uptime_ms()) // (_WAITS + PINGS)
+    return Client(port, mac, name(mac), max(1, min(_LONGEST_WAIT_MS, wait_ms)))

@@ -18,17 +18,34 @@ class Faults:
         self.count = 0
         self._secrets = [secret for secret in secrets if secret]
         self._path = path
+        self._untold = None
         self._text = self._trace("last_words", path) if path else ""
 
     def note(self, error):
         """Count an exception and keep its text: type, place, message."""
+        self.put_off(error)
+        self.tell()
+
+    def put_off(self, error):
+        """Count an exception while a probe has the memory that telling it takes."""
         self.count = min(self.count + 1, 0xFFFE)
-        self._text = self._trace("told", error, error, self._secrets)
-        print("netzpuls: survived", self._text)
+        self._untold = error
+
+    def tell(self):
+        """Tell what was put off, if anything was."""
+        error, self._untold = self._untold, None
+        if error:
+            self._text = self._trace("told", error, error, self._secrets)
+            print("netzpuls: survived", self._text)
 
     def keep(self, error):
         """Keep on flash what ends the agent."""
-        self._trace("keep", self._path, error, error, self._secrets)
+        if self._trace("keep", self._path, error, error, self._secrets):  # no memory for more
+            try:
+                with open(self._path, "w") as file:
+                    file.write("died: " + type(error).__name__)
+            except OSError:
+                return
 
     def _trace(self, verb, *arguments):
         try:

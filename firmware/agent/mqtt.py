@@ -18,6 +18,7 @@ _PINGRESP = const(0xD0)
 
 _POLL_MS = const(20)
 MAX_PACKET_BYTES = const(1024)
+KEPT_BYTES = const(256)  # an acknowledgement is shorter, and a heap in use has no long pieces
 ANSWER_MS = 10000
 
 
@@ -61,7 +62,7 @@ def parse_publish(kind, body):
 async def read_packet(sock):
     """Read one packet.
 
-    Returns: (first byte, body).
+    Returns: (first byte, body; of one that is long its beginning).
     Raises:  MqttError, EOFError: a length that is malformed or more than we take; the end.
     """
     kind = (await _read(sock, 1))[0]
@@ -75,7 +76,11 @@ async def read_packet(sock):
         shift += 7
     if size > MAX_PACKET_BYTES:
         raise MqttError("a packet of %d bytes is too long" % size)
-    return kind, await _read(sock, size)
+    body = await _read(sock, min(size, KEPT_BYTES))
+    while size > KEPT_BYTES:
+        size -= KEPT_BYTES
+        await _read(sock, min(size, KEPT_BYTES))
+    return kind, body
 
 
 async def _read(sock, size):
@@ -142,8 +147,10 @@ class Session:
         self.check()
         self._answer.clear()
         self._awaited = awaited
+        answered = self._answered(request)
+        request = None  # once it is sent nobody holds it
         try:
-            await within_ms(self._answered(request), ANSWER_MS)
+            await within_ms(answered, ANSWER_MS)
         except TimeoutError:
             error = MqttError("no answer from the broker")
             error.is_silence = True
@@ -174,7 +181,9 @@ class Session:
         """
         packet_id = self.next_id()
         kind = _PUBLISH | 0x02 | (1 if retain else 0)
-        await self.ask(packet(kind, text(topic), packet_id, payload), _PUBACK, packet_id)
+        asking = self.ask(packet(kind, text(topic), packet_id, payload), _PUBACK, packet_id)
+        payload = None  # see `ask`
+        await asking
 
     async def ping(self):
         """See whether the broker is alive.

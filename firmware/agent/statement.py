@@ -5,7 +5,7 @@ Borrowed for a moment once a cycle (see `agent.loan`), so it keeps nothing.
 
 import sys
 
-import linkreport.report as wire
+import linkreport.body as wire
 from linkreport.block import (
     AGENT,
     AIR,
@@ -24,7 +24,7 @@ from linkreport.block import (
     UPLINK,
     WATCH,
 )
-from linkreport.frame import MAX_BODY_BYTES
+from linkreport.frame import CORE_BYTES, MAX_BODY_BYTES
 from linkreport.table import DEVICE, FLASH_FAILED, MEMORY_LOW, OK
 from linkreport.verdict import judge
 from micropython import const
@@ -32,6 +32,7 @@ from micropython import const
 from . import VERSION
 
 _MEMORY_LOW_BYTES = const(10000)
+_VERDICT_AT = const(10)  # state, layer and reason in a report
 # Extension blocks in the order of their importance: a report has no room for all of them.
 _BLOCKS = bytes(
     (
@@ -87,11 +88,11 @@ def seal(agent, evidence, heap_free_bytes):
         spool=agent.spool,
     )
     raw = wire.pack(values, agent.seal, agent.spool.tag)
-    return raw, (values.seq, values.state, values.layer, values.reason)
+    return raw, (agent.spool.next_seq,) + values[_VERDICT_AT : _VERDICT_AT + 3]
 
 
 def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, spool):
-    """Return the report of one cycle; `now` is (Unix seconds or 0, clock quality)."""
+    """Return what the report of one cycle holds; `now` is (Unix seconds or 0, clock quality)."""
     if evidence.reasons[DEVICE - 1] == OK:
         no_memory = isinstance(spool.error, MemoryError)  # to write, that is
         if spool.error and not no_memory:
@@ -101,38 +102,38 @@ def report(port, config, evidence, *, now, boot, heap_free_bytes, error_count, s
     state, layer, reason, confidence_percent = judge(evidence.reasons)
     measured = evidence.measures.get
     time_s, clock = now
-    return wire.Report(
-        version=wire.VERSION,
-        body_bytes=0,
-        key_id=config.key_id,
-        seq=spool.next_seq,
-        oldest_seq=spool.oldest_seq,
-        boot=boot,
-        period_s=config.period_s,
-        uptime_cs=port.uptime_ms() // 10 & wire.NO_U32,
-        time_s=time_s,
-        clock=clock,
-        state=state,
-        layer=layer,
-        reason=reason,
-        confidence_percent=confidence_percent,
-        layer_reasons=bytes(evidence.reasons),
-        rssi_dbm=max(-127, min(0, measured("rssi_dbm") or wire.NO_RSSI)),
-        channel=_fit(measured("channel"), wire.NO_U8),
-        bssid=measured("bssid") or wire.NO_BSSID,
-        association_ms=_fit(measured("association_ms"), wire.NO_U16),
-        addressing_ms=_fit(measured("addressing_ms"), wire.NO_U16),
-        gateway_rtt_us=_fit(measured("gateway_rtt_us"), wire.NO_U32),
-        gateway_loss_percent=_fit(measured("gateway_loss_percent"), wire.NO_U8),
-        reset_cause=_fit(port.reset_cause(), wire.NO_U8),
-        resolver_ms=_fit(measured("resolver_ms"), wire.NO_U16),
-        internet_connect_ms=_fit(measured("internet_connect_ms"), wire.NO_U16),
-        internet_http_ms=_fit(measured("internet_http_ms"), wire.NO_U16),
-        http_status=_fit(measured("http_status"), wire.NO_U16),
-        heap_free_bytes=_fit(heap_free_bytes, wire.NO_U32),
-        spool_reports=_fit(spool.waiting, wire.NO_U16),
-        error_count=_fit(error_count, wire.NO_U16),
-        extensions=extensions(evidence.measures),
+    return (  # as linkreport.report names them, in its order
+        0,  # version and length, which packing fills in
+        0,
+        config.key_id,
+        spool.next_seq,
+        spool.oldest_seq,
+        boot,
+        config.period_s,
+        port.uptime_ms() // 10 & wire.NO_U32,
+        time_s,
+        clock,
+        state,
+        layer,
+        reason,
+        confidence_percent,
+        bytes(evidence.reasons),
+        max(-127, min(0, measured("rssi_dbm") or wire.NO_RSSI)),
+        _fit(measured("channel"), wire.NO_U8),
+        measured("bssid") or wire.NO_BSSID,
+        _fit(measured("association_ms"), wire.NO_U16),
+        _fit(measured("addressing_ms"), wire.NO_U16),
+        _fit(measured("gateway_rtt_us"), wire.NO_U32),
+        _fit(measured("gateway_loss_percent"), wire.NO_U8),
+        _fit(port.reset_cause(), wire.NO_U8),
+        _fit(measured("resolver_ms"), wire.NO_U16),
+        _fit(measured("internet_connect_ms"), wire.NO_U16),
+        _fit(measured("internet_http_ms"), wire.NO_U16),
+        _fit(measured("http_status"), wire.NO_U16),
+        _fit(heap_free_bytes, wire.NO_U32),
+        _fit(spool.waiting, wire.NO_U16),
+        _fit(error_count, wire.NO_U16),
+        extensions(evidence.measures),
     )
 
 
@@ -141,7 +142,7 @@ def extensions(measures):
     packed = b""
     for kind in _BLOCKS:
         content = measures.get(kind)
-        room = MAX_BODY_BYTES - wire.CORE_BYTES - len(packed) - 2
+        room = MAX_BODY_BYTES - CORE_BYTES - len(packed) - 2
         if content and len(content) > room:
             part = _PARTS.get(kind, 256)
             content = content[: max(0, room // part * part)]

@@ -107,6 +107,7 @@ class Uplink:
             session.check()
             self.fresh.clear()
             await self.link.quiet.wait()
+            self._faults.tell()
             left_ms = self._resend_at_ms - self.port.uptime_ms()
             ahead = self._cursor - spool.oldest_seq
             if ahead > 0 and left_ms <= 0:
@@ -130,7 +131,8 @@ class Uplink:
     async def _send(self, session, seq):
         """Publish what fits into a message from a report on; return whether there was any."""
         message, cursor = self.spool.batch(seq, _MAX_MESSAGE_BYTES)
-        if message:
+        is_any = bool(message)
+        if is_any:
             now_ms = self.port.uptime_ms()
             if self._cursor == self.spool.oldest_seq:
                 self._resend_at_ms = now_ms + self._resend_ms
@@ -139,10 +141,12 @@ class Uplink:
             if self.open_ms is None:
                 self.open_ms = now_ms
                 self.is_taken = False
-            await session.publish(self._topic + "report", message)
+            publishing = session.publish(self._topic + "report", message)
+            message = None  # what is sent is not held while the PUBACK is awaited
+            await publishing
             self.is_taken = True
         self._cursor = max(self._cursor, cursor)
-        return bool(message)
+        return is_any
 
     def _rewind(self):
         self._cursor = self.spool.oldest_seq
@@ -159,10 +163,10 @@ class Uplink:
         try:
             key_id, seq, time_s = wire.unpack(payload, self._seal)
         except wire.AckError as error:
-            self._faults.note(error)
+            self._faults.put_off(error)
             return
         if key_id != self.config.key_id or seq > self._sent_seq:
-            self._faults.note(wire.AckError("an acknowledgement of what was never sent"))
+            self._faults.put_off(wire.AckError("an acknowledgement of what was never sent"))
             return
         self.acked_at_ms = self.port.uptime_ms()
         self.open_ms = None

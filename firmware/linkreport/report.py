@@ -1,4 +1,4 @@
-"""Wire format v1 of a report: pack, split, unpack, verify.
+"""Wire format v1 of a report: its fields, split, unpack, verify; `linkreport.body` packs it.
 
     report = body ‖ link ‖ tag
     body   = core (72 bytes, fixed order, network byte order) ‖ extension blocks
@@ -11,8 +11,7 @@ Source: docs/wire.md; tests/golden/report-v1.json is the contract.
 import struct
 from collections import namedtuple
 
-from . import frame
-from .table import LAYER_COUNT
+from . import body, frame
 
 # What wraps a report is a report's, too.
 VERSION = frame.VERSION
@@ -21,6 +20,14 @@ SEAL_BYTES = frame.SEAL_BYTES
 NO_TAG = frame.NO_TAG
 tag_of = frame.tag_of
 link_of = frame.link_of
+NO_U8 = body.NO_U8
+NO_U16 = body.NO_U16
+NO_U32 = body.NO_U32
+NO_RSSI = body.NO_RSSI
+NO_BSSID = body.NO_BSSID
+ReportError = body.ReportError
+extension = body.extension
+pack = body.pack
 
 # The order of the fields is the order on the wire.
 Report = namedtuple(
@@ -59,31 +66,7 @@ Report = namedtuple(
         "extensions",
     ),
 )
-_CORE = ">BBHIIHHIIBBBBB9sbB6sHHIBBHHHHIHH"
 MAX_REPORT_BYTES = frame.MAX_BODY_BYTES + SEAL_BYTES
-
-# What stands where nothing was measured.
-NO_U8 = 0xFF
-NO_U16 = 0xFFFF
-NO_U32 = 0xFFFFFFFF
-NO_RSSI = 0
-NO_BSSID = bytes(6)
-
-_STRUCT_ERROR = getattr(struct, "error", ValueError)  # MicroPython has none of its own
-
-
-class ReportError(ValueError):
-    """Bytes that are no report, or values that do not fit one."""
-
-
-def extension(kind, content):
-    """Pack one extension block.
-
-    Raises: ReportError: the content has more than 255 bytes.
-    """
-    if len(content) > 255:
-        raise ReportError("an extension block holds at most 255 bytes")
-    return bytes((kind, len(content))) + content
 
 
 def extensions(blocks):
@@ -105,33 +88,6 @@ def extensions(blocks):
 def sealed(raw, seal):
     """Tell whether a report carries the right tag."""
     return seal.fits(tag_of(raw), frame.LABEL, link_of(raw), raw[:-SEAL_BYTES])
-
-
-def pack(values, seal, link):
-    """Pack and seal one report.
-
-    Args:
-        values: a Report; its `version` and `body_bytes` are filled in here.
-        seal: the Seal of the board's report key.
-        link: the tag of the report before, NO_TAG for the first under this key.
-
-    Returns: 104 bytes and the extension blocks.
-    Raises: ReportError: a value does not fit its field.
-    """
-    blocks = values.extensions
-    body_bytes = CORE_BYTES + len(blocks)
-    if body_bytes > frame.MAX_BODY_BYTES:
-        raise ReportError("the extension blocks are too long for one report")
-    if len(values.layer_reasons) != LAYER_COUNT or len(values.bssid) != 6:
-        raise ReportError("nine layer reasons and a BSSID of six bytes are needed")
-    try:
-        core = struct.pack(_CORE, VERSION, body_bytes, *values[2:-1])
-    except (_STRUCT_ERROR, TypeError, OverflowError) as error:
-        raise ReportError("a value does not fit its field: %s" % error)
-    if struct.unpack(_CORE, core)[2:] != tuple(values[2:-1]):  # MicroPython cuts in silence
-        raise ReportError("a value does not fit its field")
-    body = core + blocks
-    return body + link + seal.tag(frame.LABEL, link, body)
 
 
 def split(message):
@@ -167,6 +123,6 @@ def unpack(raw):
         raise ReportError("this is not one report of version %d" % VERSION)
     blocks = bytes(raw[CORE_BYTES:-SEAL_BYTES])
     extensions(blocks)
-    values = list(struct.unpack(_CORE, raw[:CORE_BYTES]))
+    values = list(struct.unpack(body.CORE, raw[:CORE_BYTES]))
     values.append(blocks)
     return Report(*values)

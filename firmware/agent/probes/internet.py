@@ -1,7 +1,7 @@
 """Internet: does a known web server beyond the line answer 204, and do others prove who they are?
 
 Up to two further `targets` ([{"host", "address", "port"}]) are asked for a TLS handshake, their
-certificate verified against what the city trusts (see `agent.secure`). If some answer and some
+certificate verified against what the city trusts (see `agent.trust`). If some answer and some
 do not, the line is fine and some target is not: ONE_TARGET_FAILED. If the 204 comes but no target
 answers as it should, the first one's failure is told: TLS_INTERCEPTED only if TLS speaks on each
 of them, but with certificates that nobody trusted has signed. Certificates that are wrong by
@@ -26,6 +26,7 @@ from linkreport.table import (
 )
 from micropython import const
 
+from ..loan import use
 from ..web import is_portal, visit
 from . import Result
 
@@ -94,10 +95,8 @@ def _share(port, until_ms, parts):
 
 async def _targets(port, config, evidence, until_ms):
     """Return a reason for each target, and the block about them."""
-    from ..secure import trust
-
     reasons, block = [], b""
-    context = trust(evidence.link.identity)
+    context = use("agent.trust", "trust", evidence.link.identity)
     if context is None:
         return reasons, block
     for number, target in enumerate(config.targets):

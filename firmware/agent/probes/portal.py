@@ -34,6 +34,7 @@ from linkreport.table import (
 )
 from micropython import const
 
+from ..loan import borrow, give_back, use
 from ..web import visit
 from . import Result
 
@@ -117,20 +118,20 @@ def _took_ms(shown):
 
 
 def _trust(evidence):
-    from ..secure import trust
-
-    return trust(evidence.link.identity)
+    return use("agent.trust", "trust", evidence.link.identity)
 
 
 async def _captive(port, evidence, uri, until_ms):
     """Return what the API says: 1 captive, 0 not, 255 if it says nothing that can be used."""
-    from ..dns import find
-
     parts = split(uri)
     if parts is None:
         return _NO_API
     tls, host, number, path = parts
-    address = await find(port, evidence.resolver, host, (until_ms - port.uptime_ms()) // 2)
+    wait_ms = (until_ms - port.uptime_ms()) // 2
+    try:
+        address = await borrow("agent.dns").find(port, evidence.resolver, host, wait_ms)
+    finally:
+        give_back("agent.dns")
     context = _trust(evidence) if tls else None
     if not address or (tls and context is None):
         return _NO_API

@@ -31,7 +31,7 @@ from linkreport.table import (
 )
 from micropython import const
 
-from ..dns import find
+from ..loan import borrow, give_back, use
 from ..web import Visit, visit
 from . import Result
 
@@ -51,10 +51,12 @@ async def probe(port, config, evidence):
         now_ms = port.uptime_ms()
         end_ms = now_ms + (until_ms - now_ms) // (len(services) - number)
         if service.tls and context is None:
-            from ..secure import trust
-
-            context = trust(evidence.link.identity)
-        address = await find(port, evidence.resolver, service.host, (end_ms - now_ms) // 2)
+            context = use("agent.trust", "trust", evidence.link.identity)
+        wait_ms = (end_ms - now_ms) // 2
+        try:
+            address = await borrow("agent.dns").find(port, evidence.resolver, service.host, wait_ms)
+        finally:
+            give_back("agent.dns")
         seen, took_ms = Visit(), 0
         # Without a resolver nothing is known of the service.
         reason = SERVICE_NAME_NOT_FOUND if evidence.works(RESOLVER) else UNTESTED

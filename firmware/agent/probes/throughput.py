@@ -18,7 +18,8 @@ from micropython import const
 
 from ..connection import connect
 from ..deadline import sleep_ms
-from ..web import request, status
+from ..http import status
+from ..web import request
 from . import Result
 
 LAYER = INTERNET

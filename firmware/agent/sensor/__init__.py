@@ -14,7 +14,6 @@ answer that cannot be right.
 import struct
 
 from linkreport.block import SENSOR_FORMAT, SENSORS
-from linkreport.report import NO_U16
 from micropython import const
 
 from ..deadline import TimeoutError, within_ms  # noqa: A004 - see there
@@ -27,6 +26,7 @@ from ..loan import borrow, give_back
 FAILED, SINCE, LEVEL, NOW, PRESSURE = 0, 1, 2, 3, 4
 
 _NO_TEMPERATURE = const(-32768)
+_NOTHING = const(0xFFFF)
 _DEADLINE_MS = const(400)  # of each sensor; good ones need 15 ms
 
 
@@ -56,9 +56,9 @@ async def read(port, config, state, faults):
     return struct.pack(
         SENSOR_FORMAT,
         failed,
-        NO_U16 if co2_ppm is None else co2_ppm,
+        _NOTHING if co2_ppm is None else co2_ppm,
         _NO_TEMPERATURE if centi_celsius is None else centi_celsius,
-        NO_U16 if permille is None else permille,
+        _NOTHING if permille is None else permille,
     )
 
 

@@ -6,7 +6,7 @@ import contextlib
 import struct
 
 import test_dhcp
-from agent import dhcp
+from agent import dhcp, dhcp_message
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from linkreport import block
@@ -69,8 +69,8 @@ def messages(draw: st.DrawFn) -> bytes:
 @example(answer(dhcp.ACK, options=option(114, b"a" * 255) * 4))
 @many
 def test_dhcp_answers(message: bytes) -> None:
-    with contextlib.suppress(dhcp.NotAnAnswerError):
-        found = dhcp.parse(message, MAC)
+    with contextlib.suppress(dhcp_message.NotAnAnswerError):
+        found = dhcp_message.parse(message, MAC)
         assert found.kind in (dhcp.OFFER, dhcp.ACK, dhcp.NAK)
         assert message[28:34] == MAC
         assert message[236:240] == COOKIE

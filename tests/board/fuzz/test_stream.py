@@ -11,9 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 from agent.hello import hello
-from agent.mqtt import MAX_PACKET_BYTES, MqttError, Session, packet, parse_publish, read_packet
+from agent.http import status
+from agent.mqtt import (
+    KEPT_BYTES,
+    MAX_PACKET_BYTES,
+    MqttError,
+    Session,
+    packet,
+    parse_publish,
+    read_packet,
+)
 from agent.probes import portal
-from agent.web import Visit, status, visit
+from agent.web import Visit, visit
 from hypothesis import example, given
 from hypothesis import strategies as st
 from linkreport import ack
@@ -176,7 +185,7 @@ PACKETS = (
 def test_mqtt_packets(raw: bytes) -> None:
     with contextlib.suppress(MqttError, EOFError):
         kind, body = asyncio.run(read_packet(Stream(raw)))
-        assert len(body) <= MAX_PACKET_BYTES
+        assert len(body) <= KEPT_BYTES
         topic, payload = parse_publish(kind, body)
         assert len(topic) + len(payload) + 2 == len(body)
 

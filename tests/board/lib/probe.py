@@ -35,7 +35,13 @@ def run(case):
     evidence.lease.portal_api = case["portal_api"]
     for layer in case["works"]:
         evidence.reasons[layer - 1] = 1
-    names = ("agent.probes." + case["probe"], "agent.dns", "agent.web", "agent.secure")
+    names = (
+        "agent.probes." + case["probe"],
+        "agent.dns",
+        "agent.web",
+        "agent.http",
+        "agent.stream",
+    )
     start_ms = port.uptime_ms()
     try:
         result = asyncio.run(borrow(names[0]).probe(port, config, evidence))

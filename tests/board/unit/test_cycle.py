@@ -199,8 +199,14 @@ class CycleTest(unittest.TestCase):
         )
         self.assertEqual(len(probes), 6)
         # So is what they loaded themselves.
-        for name in ("agent.dhcp", "agent.dns", "agent.web", "agent.secure"):
+        for name in ("agent.dhcp", "agent.dns", "agent.web", "agent.http", "agent.stream"):
             self.assertEqual(self.given_back.count(name), 6)
+
+    def test_a_probe_that_broke_is_given_back_before_its_exception_is_told(self):
+        given_back = []
+        self.faults.note = lambda _: given_back.append(len(self.given_back))
+        self.measure(ValueError(), OK, OK)
+        self.assertEqual(given_back, [len(self.given_back) // 3])  # of three probes one
 
     def test_a_probe_that_cannot_be_loaded_stops_nothing(self):
         evidence = self.measure(OK, OK, OK, ImportError, MemoryError, OK)
@@ -256,7 +262,7 @@ class CycleTest(unittest.TestCase):
             "spool": FakeSpool(),
         }
         settings.update(changes)
-        return report(self.port, self.config, evidence, **settings)
+        return wire.Report(*report(self.port, self.config, evidence, **settings))
 
     def test_a_report_of_nothing_measured(self):
         values = self.values(self.measure(NETWORK_NOT_FOUND, OK, OK, OK, OK, OK))

@@ -6,7 +6,8 @@ import socket
 import struct
 import unittest
 
-from agent import dhcp
+import agent.loan
+from agent import dhcp, dhcp_message
 from agent.config import parse
 from agent.cycle import Evidence
 from agent.link import Link
@@ -55,8 +56,8 @@ def answer(kind, xid=7, address=OFFERED, server=SERVER, options=b"", **fields):
 
 class MessageTest(unittest.TestCase):
     def refused(self, message, mac=MAC):
-        with self.assertRaises(dhcp.NotAnAnswerError):
-            dhcp.parse(message, mac)
+        with self.assertRaises(dhcp_message.NotAnAnswerError):
+            dhcp_message.parse(message, mac)
 
     def test_a_question(self):
         message = dhcp.pack(dhcp.DISCOVER, 0x01020304, MAC, b"\x3d\x01\x00")
@@ -73,7 +74,7 @@ class MessageTest(unittest.TestCase):
         options += option(3, b"\x0a\x01\x00\x01\x0a\x01\x00\x02") + option(6, b"\x0a\x01\x00\x35")
         options += option(114, PORTAL + b"\0") + option(12, b"name")
         self.assertEqual(
-            dhcp.parse(answer(dhcp.ACK, options=options), MAC),
+            dhcp_message.parse(answer(dhcp.ACK, options=options), MAC),
             (
                 dhcp.ACK,
                 7,
@@ -88,35 +89,35 @@ class MessageTest(unittest.TestCase):
         )
 
     def test_what_is_missing_is_empty(self):
-        found = dhcp.parse(answer(dhcp.OFFER), MAC)
+        found = dhcp_message.parse(answer(dhcp.OFFER), MAC)
         self.assertEqual(found[4:], (0, "", "", "", ""))
-        self.assertEqual(dhcp.parse(answer(dhcp.NAK, address=NOWHERE), MAC).address, "")
+        self.assertEqual(dhcp_message.parse(answer(dhcp.NAK, address=NOWHERE), MAC).address, "")
 
     def test_options_may_lie_in_the_fields_for_names(self):
         router = option(3, b"\x0a\x01\x00\x09") + b"\xff"
         for overload, fields in ((1, {"file": router}), (2, {"sname": router})):
             told = option(52, bytes((overload,)))
-            found = dhcp.parse(answer(dhcp.ACK, options=told, **fields), MAC)
+            found = dhcp_message.parse(answer(dhcp.ACK, options=told, **fields), MAC)
             self.assertEqual(found.router, "10.1.0.9")
         both = {
             "file": option(114, b"http://a.example/") + b"\xff",
             "sname": option(114, b"b") + b"\xff",
         }
-        found = dhcp.parse(answer(dhcp.ACK, options=option(52, b"\x03"), **both), MAC)
+        found = dhcp_message.parse(answer(dhcp.ACK, options=option(52, b"\x03"), **both), MAC)
         self.assertEqual(found.portal_api, "http://a.example/b")
-        self.assertEqual(dhcp.parse(answer(dhcp.ACK, file=router), MAC).router, "")
+        self.assertEqual(dhcp_message.parse(answer(dhcp.ACK, file=router), MAC).router, "")
         self.refused(answer(dhcp.ACK, options=option(52, b"\x01")))  # without an end
         self.refused(answer(dhcp.ACK, options=option(52, b"\x04")))
         self.refused(answer(dhcp.ACK, options=option(52, b"\x01"), file=b"\x03\xff"))
 
     def test_long_options_come_in_pieces(self):
         options = option(114, b"http://portal.example") + option(114, b"/api")
-        found = dhcp.parse(answer(dhcp.ACK, options=options), MAC)
+        found = dhcp_message.parse(answer(dhcp.ACK, options=options), MAC)
         self.assertEqual(found.portal_api, "http://portal.example/api")
 
     def test_a_uri_with_anything_else_in_it_is_none(self):
         for uri in (b"x:/\r\nx", b"x:/\xff/", b"a b", b"\x00", b"a\x00b"):
-            found = dhcp.parse(answer(dhcp.ACK, options=option(114, uri)), MAC)
+            found = dhcp_message.parse(answer(dhcp.ACK, options=option(114, uri)), MAC)
             self.assertEqual(found.portal_api, "")
 
     def test_wrong_lengths(self):
@@ -181,8 +182,8 @@ class FakeServer:
         stranger = options[61] == b"\x00netzpuls" + MAC
         if not stranger and options[61] != b"\x01" + MAC:
             raise ValueError("an unknown client")
-        wanted = dhcp.text(options[50]) if 50 in options else ""
-        self.asked.append((kind, stranger, wanted, dhcp.text(message[12:16])))
+        wanted = dhcp_message.text(options[50]) if 50 in options else ""
+        self.asked.append((kind, stranger, wanted, dhcp_message.text(message[12:16])))
         if self.lost:
             self.lost -= 1
             return []
@@ -205,10 +206,15 @@ class FakeServer:
 
 class AddressingTest(unittest.TestCase):
     def setUp(self):
+        # From source each loan takes milliseconds, and these exchanges have few.
+        self.is_small, agent.loan._IS_SMALL = agent.loan._IS_SMALL, False
         self.port = NullPort()
         self.port.socket.absent = [OFFERED]
         self.server = FakeServer()
         self.configure()
+
+    def tearDown(self):
+        agent.loan._IS_SMALL = self.is_small
 
     def configure(self, **changes):
         changes.setdefault("deadline_ms", {"addressing": 800})
@@ -264,7 +270,7 @@ class AddressingTest(unittest.TestCase):
         self.assertEqual(result.reason, OK)
         self.assertIn("addressing_ms", result.measures)
         lease_s, server, servers, ms = self.told(result)
-        self.assertEqual((lease_s, dhcp.text(server), servers), (3600, SERVER, 1))
+        self.assertEqual((lease_s, dhcp_message.text(server), servers), (3600, SERVER, 1))
         self.assertTrue(ms < 500)
         self.assertEqual(self.port.fixed, ("10.1.0.50", "255.255.255.0", SERVER, SERVER))
         self.assertEqual((self.evidence.lease.server, self.evidence.gateway), (SERVER, SERVER))

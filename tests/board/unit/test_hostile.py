@@ -49,7 +49,7 @@ def seal():
 
 
 def of_dhcp(raw):
-    from agent.dhcp import parse
+    from agent.dhcp_message import parse
 
     found = parse(raw, _MAC)
     return [
@@ -70,7 +70,7 @@ def of_dns(raw):
 
 
 def of_status(raw):
-    from agent.web import status
+    from agent.http import status
 
     return status(raw)
 

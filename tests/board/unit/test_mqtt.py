@@ -2,7 +2,15 @@ import asyncio
 import unittest
 
 from agent.hello import hello
-from agent.mqtt import MAX_PACKET_BYTES, MqttError, Session, packet, parse_publish, read_packet
+from agent.mqtt import (
+    KEPT_BYTES,
+    MAX_PACKET_BYTES,
+    MqttError,
+    Session,
+    packet,
+    parse_publish,
+    read_packet,
+)
 
 # What a board says first, and what a broker answers: CONNACK, SUBACK, PUBACK.
 HELLO = (
@@ -60,13 +68,21 @@ class PacketTest(unittest.TestCase):
             (16384, b"\x30\x80\x80\x01"),
         ):
             self.assertEqual(packet(0x30, bytes(size))[: len(head)], head)
-        self.assertEqual(read(packet(0x30, bytes(300))), (0x30, bytes(300)))
+        self.assertEqual(read(packet(0x30, bytes(200))), (0x30, bytes(200)))
+
+    def test_of_a_long_packet_only_the_beginning_is_kept(self):
+        for size in (KEPT_BYTES - 1, KEPT_BYTES, KEPT_BYTES + 1, MAX_PACKET_BYTES):
+            body = bytes(KEPT_BYTES - 1) + b"\x01" + bytes(MAX_PACKET_BYTES)
+            stream = FakeSocket(packet(0x30, body[:size]) + packet(0xD0, b"next"))
+            self.assertEqual(asyncio.run(read_packet(stream)), (0x30, body[:size][:KEPT_BYTES]))
+            self.assertEqual(asyncio.run(read_packet(stream)), (0xD0, b"next"))
 
     def test_hostile_lengths(self):
         for raw in (b"\x30\xff\xff\xff\xff\x01", b"\x30\x81\x08", b"\x30\xff\xff\xff\x7f"):
             with self.assertRaises(MqttError):
                 read(raw)
-        self.assertEqual(len(read(packet(0x30, bytes(MAX_PACKET_BYTES)))[1]), MAX_PACKET_BYTES)
+        with self.assertRaises(MqttError):
+            read(packet(0x30, bytes(MAX_PACKET_BYTES + 1)))
 
     def test_incoming_publish(self):
         self.assertEqual(parse_publish(0x30, b"\x00\x03a/bxy"), (b"a/b", b"xy"))

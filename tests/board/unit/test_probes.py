@@ -5,7 +5,7 @@ import struct
 import unittest
 
 import port as ports
-from agent import dns, web
+from agent import dns, http, web
 from agent.config import parse
 from agent.cycle import Evidence
 from agent.link import Link
@@ -707,4 +707,4 @@ class HttpTest(unittest.TestCase):
             (b"", None),
             (b"H", None),
         ):
-            self.assertEqual(web.status(line), code, line)
+            self.assertEqual(http.status(line), code, line)

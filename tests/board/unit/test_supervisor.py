@@ -6,6 +6,7 @@ import struct
 import unittest
 
 import agent.agent
+import agent.fault
 import agent.loan
 import agent.rescue
 import agent.selftest
@@ -115,6 +116,27 @@ class SupervisorTest(unittest.TestCase):
         kinds = dict(wire.extensions(report.extensions))
         self.assertIn(b"ValueError", kinds[block.ERROR])
         self.assertEqual(report.error_count, 1)
+
+    def test_neither_the_time_nor_the_console_s_line_costs_a_report(self):
+        def lend(name):
+            if name == "agent.console":
+                raise MemoryError
+            return agent.loan.borrow(name)
+
+        async def no_room(host, resolver):
+            raise MemoryError
+
+        with Console("agent.console"), Console("agent.fault"):
+            board = self.cycles(0)
+            board.clock.ask_ntp = no_room
+            evidence_online(board)
+            before, agent.agent.borrow = agent.agent.borrow, lend
+            try:
+                asyncio.run(board.cycle())
+            finally:
+                agent.agent.borrow = before
+        self.assertEqual(len(self.reports(board)), 1)
+        self.assertEqual(board.faults.count, 2)
 
     def test_the_lan_is_started(self):
         with Console("agent.console"):
@@ -622,6 +644,34 @@ class FaultTest(unittest.TestCase):
         self.assertIn("ValueError", text)
         self.assertIn("test_supervisor.py:", text)
         self.assertIn("a *** ?[31m", text)
+
+    def test_what_was_put_off_is_counted_at_once_and_told_later(self):
+        with Console("agent.fault") as console:
+            faults = Faults()
+            faults.put_off(ValueError("odd"))
+            self.assertEqual((faults.count, faults.take(), console.lines), (1, "", []))
+            faults.tell()
+            faults.tell()
+        self.assertIn("odd", faults.take())
+        self.assertEqual(len(console.lines), 1)
+
+    def test_without_memory_for_its_trace_an_exception_leaves_its_kind(self):
+        def refuse(name):
+            raise MemoryError
+
+        root = folder()
+        path = root + "/fault.txt"
+        faults = Faults((), path)
+        before, agent.fault.borrow = agent.fault.borrow, refuse
+        try:
+            with Console("agent.fault"):
+                faults.note(ValueError("odd"))
+            self.assertEqual(faults.take(), "MemoryError")
+            faults.keep(ValueError("odd"))
+        finally:
+            agent.fault.borrow = before
+        self.assertEqual(Faults((), path).take(), "died: ValueError")
+        remove(root)
 
     def test_the_count_does_not_overflow(self):
         with Console("agent.fault"):
