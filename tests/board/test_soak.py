@@ -9,9 +9,10 @@ import pytest
 from tests.board.soak import __main__ as command
 from tests.board.soak.fault import FAULTS
 from tests.board.soak.plan import plan
-from tests.board.soak.soak import HEAP_KIB, SAMPLES, Soak
+from tests.board.soak.soak import SAMPLES, Soak, peaks
 
 CYCLES = 360
+HEAP_KIB = 64  # what a board is to live in
 WEEK_CYCLES = 7 * 24 * 60
 LONG = {"time-server-silent"}  # longer than these hours
 
@@ -33,6 +34,22 @@ def test_a_plan_has_each_fault_and_calm_hours(cycles: int, missing: set[str]) ->
             ends = [life.start + made.calm_cycles] + [life.end] * life.ends_calmly
             for end in ends:
                 assert all(map(made.is_calm, range(end - SAMPLES, end))), (seed, life)
+
+
+def test_peaks_are_told_by_the_modules_on_loan() -> None:
+    started = {"agent.agent"}
+    left = {
+        frozenset({"agent.setup"}): 900,
+        frozenset(started): 1000,
+        frozenset(started | {"agent.probes.radio"}): 700,
+        frozenset(started | {"agent.probes.portal", "agent.web"}): 500,
+    }
+    assert list(peaks(left, 1000).items()) == [
+        ("agent.probes.portal agent.web", 500),
+        ("agent.probes.radio", 300),
+        ("agent.setup", 100),
+        ("", 0),
+    ]
 
 
 def test_ctrl_c_ends_it_without_a_traceback(

@@ -6,31 +6,26 @@ the true time of its start. The world around it is tests/board/soak/.
 """
 
 import asyncio
-import errno
 import gc
-import json
 import os
+import socket
 import struct
 import sys
 import time
 from asyncio import core
 
-from agent.loan import borrow, give_back
+from agent.loan import borrow, give_back, use
 from agent.mqtt import Session
 from agent.supervisor import start
 from micropython import const
-from port import ASSOCIATED, COLLECT_EVERY_BYTES, FAILED, IDLE, PERSONAL, null
-from port.null import NullNetwork
+from port import ASSOCIATED, COLLECT_EVERY_BYTES, FAILED, IDLE, PERSONAL
 
-# What may be wrong, as bits of an order; tests/board/soak/fault.py has the same.
+# What may be wrong, as bits of an order; tests/board/soak/fault.py has all of them.
 _NO_NETWORK = const(1)
-_LOSE = const(2)
 _REFUSED = const(4)
 _NO_LEASE = const(8)
 _GATEWAY_SILENT = const(16)
 _GATEWAY_LOSS = const(32)
-_FLASH_FAILS = const(64)
-_FLASH_FULL = const(128)
 _RAISES = const(256)
 _NO_MEMORY = const(512)
 
@@ -43,12 +38,9 @@ _TELL_MS = const(100)
 # Ready tasks keep the real clock's time, which asyncio's queue can tell from ours for so long.
 _LONGEST_MS = const(6 * 86400 * 1000)
 
-_OFFERED = "10.1.0.77"
 _ADDRESS = "10.1.0.50"
 _STATION = b"\x24\x0a\xc4\x12\x34\x56"
 _ACCESS_POINT = (b"Schule", b"\x02\x00\x00\x00\x00\x01", 6, -55, PERSONAL)
-
-del null.NullPort  # its sockets are enough, and a board has no second port in its heap
 
 root, clock_path, unix_s = sys.argv[-3:]
 
@@ -121,37 +113,46 @@ async def asking(session, *question):
         poller.asked -= 1
 
 
-class Network(NullNetwork):
-    """Has no way to the address that DHCP offers to a client that comes new: no host has it."""
+class Network:
+    """Stands for the socket module, with other ways; who knows them is the file of routes.
+
+    No host has the address that DHCP offers to a client that comes new.
+    """
+
+    AF_INET = socket.AF_INET
+    SOCK_STREAM = socket.SOCK_STREAM
+    SOCK_DGRAM = socket.SOCK_DGRAM
+    SOCK_RAW = socket.SOCK_RAW
+    SOL_SOCKET = socket.SOL_SOCKET
+    SO_REUSEADDR = socket.SO_REUSEADDR
+    SO_BROADCAST = socket.SO_BROADCAST
 
     def getaddrinfo(self, address, number):
-        if address == _OFFERED:
-            raise OSError(errno.EHOSTUNREACH)
-        return super().getaddrinfo(address, number)
+        return use("way", "find", root, address, number)
+
+    def socket(self, family, kind, protocol=0):
+        if kind != socket.SOCK_RAW:
+            return socket.socket(family, kind, protocol)
+        try:
+            return borrow("echo").Echo(not port.flags & _GATEWAY_SILENT, port.flags & _GATEWAY_LOSS)
+        finally:
+            give_back("echo")
 
 
 class Port:
     """A port without hardware on this clock, with a memory that outlives the process, and faults.
 
-    It has only what this board asks for, and takes less memory than an ESP32's own.
+    It has only what this board asks for. With all of this script it takes about as much memory as
+    an ESP32's own port does; what that has in ROM or in NVS is here in files.
     """
 
     def __init__(self):
         self.socket = Network()
-        with open(root + "/routes.json") as file:
-            for address, number, to_address, to_number in json.load(file):
-                self.socket.routes[address, number] = (to_address, to_number)
-        try:
-            with open(root + "/nvs.json") as file:
-                self.memory = json.load(file)
-        except OSError:
-            self.memory = {}
         self.flags = self.status = 0
         self.state = IDLE
         self.fixed = None
         self.offset_s = 946684800 - int(unix_s)  # without power it counts from 2000
         self.uptime_ms = clock.now_ms
-        self.recall = self.memory.get
         self.ticks_us = time.ticks_us
 
     def ticks_us_since(self, start):
@@ -167,18 +168,24 @@ class Port:
         return None
 
     def boot(self):
-        boot = self.memory.get("boot", 0) + 1
+        boot = (self.recall("boot") or 0) + 1
         self.remember("boot", boot)
         return boot
 
     def reset_cause(self):
         return 1
 
+    def recall(self, name):
+        try:
+            with open(root + "/nvs/" + name) as file:
+                return int(file.read())
+        except OSError:
+            return None
+
     def remember(self, name, number):
-        self.memory[name] = number
-        with open(root + "/nvs.new", "w") as file:
-            file.write(json.dumps(self.memory))
-        os.rename(root + "/nvs.new", root + "/nvs.json")
+        with open(root + "/nvs/.new", "w") as file:
+            file.write(str(number))
+        os.rename(root + "/nvs/.new", root + "/nvs/" + name)
 
     def feed(self):
         pass
@@ -239,29 +246,6 @@ class Port:
     def wire(self, config):
         pass
 
-    def obey(self, flags, status, step_s):
-        """Do from now on what an order says."""
-        self.flags = flags
-        if flags & _LOSE:
-            self.state = FAILED
-        self.status = status
-        self.socket.echo = not flags & _GATEWAY_SILENT
-        if flags & _GATEWAY_LOSS:
-            self.socket.echo = [number % 10 > 2 for number in range(20)]
-        self.offset_s += step_s
-
-
-def wear(spool, flags):
-    """Let the spool's flash fail as ordered, and no longer."""
-    failing = flags & (_FLASH_FAILS | _FLASH_FULL)
-    if failing and isinstance(spool.files, str):
-        spool.files = borrow("worn").Files(spool.files)
-    if failing:
-        spool.files.fails = bool(flags & _FLASH_FAILS)
-    elif not isinstance(spool.files, str):
-        spool.files = spool.files.folder
-        give_back("worn")
-
 
 async def cycle():
     """Tell, obey, then measure."""
@@ -278,13 +262,10 @@ async def cycle():
     )
     clock.tell()
     began_ms = clock.now_ms()
-    order = sys.stdin.readline().split()
-    if not order or began_ms > _LONGEST_MS:
+    poller.left_ms = use("order", "take", port, spool)
+    if poller.left_ms is None or began_ms > _LONGEST_MS:
         sys.exit()
     clock.jump(began_ms - clock.now_ms())  # it stood still
-    flags, status, step_s, poller.left_ms = [int(number) for number in order]
-    port.obey(flags, status, step_s)
-    wear(spool, flags)
     await measure()
 
 

@@ -1,4 +1,4 @@
-"""python -m tests.board.soak [--days 7] [--cycles N] [--heap-kib N] [--seed 1]: one document."""
+"""python -m tests.board.soak [--days 7] [--cycles N] [--heap-kib N] [--seed 1] [--peaks]."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from tests.board.soak.board import SoakError
 from tests.board.soak.soak import HEAP_KIB, Soak
 
 _DAY_CYCLES = 1440
+_LARGE_KIB = 256
 
 
 def main() -> int:
@@ -21,11 +22,16 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, help="instead of days")
     parser.add_argument("--heap-kib", type=int, default=HEAP_KIB, help="the board's heap")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other faults")
+    parser.add_argument(
+        "--peaks", action="store_true", help="also tell what takes how much of a heap of 256 KiB"
+    )
     arguments = parser.parse_args()
+    heap_kib = _LARGE_KIB if arguments.peaks else arguments.heap_kib
     cycles = arguments.cycles or round(arguments.days * _DAY_CYCLES)
     with tempfile.TemporaryDirectory(prefix="netzpuls-soak-") as folder:
         try:
-            document = Soak(Path(folder), cycles, arguments.heap_kib, arguments.seed).run()
+            soak = Soak(Path(folder), cycles, heap_kib, arguments.seed, finds_peaks=arguments.peaks)
+            document = soak.run()
         except SoakError as error:
             sys.stderr.write(f"error: {error}\n")
             return 1

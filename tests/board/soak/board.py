@@ -16,7 +16,8 @@ from tests.board.site import ADDRESS, HERE, _place
 from tests.board.soak.world import SERVICE_NAME, TARGET, TARGET_NAME, World
 from tests.fleet.gateway.scene import GATEWAY
 
-SCRIPTS = tuple(HERE / "lib" / f"{name}.py" for name in ("soak", "worn"))
+_NAMES = ("soak", "order", "worn", "way", "echo", "peak")
+SCRIPTS = tuple(HERE / "lib" / f"{name}.py" for name in _NAMES)
 _HANGS_S = 60.0
 _LINES = 40
 
@@ -64,36 +65,53 @@ def furnish(root: Path, world: World) -> Path:
         ("report.key", world.key),
     ):
         (root / "identity" / name).write_bytes(content)
-    (root / "routes.json").write_text(json.dumps(world.routes()))
+    (root / "nvs").mkdir()
+    (root / "routes").write_text("".join(f"{ip} {at} {to}\n" for ip, at, to in world.routes()))
     return root
 
 
 class Board:
     """The board from one start to its end.
 
+    Args:
+        script: "soak", or "peak" to learn when how much of the heap is left.
+
     Attributes:
         lines: what it printed last.
+        left: by the modules that were loaded, the least that was left of its heap, in bytes.
     """
 
-    def __init__(self, code: Path, root: Path, clock: Path, start_s: int, heap_kib: int) -> None:
-        command = [str(tool.find("micropython32")), "-X", f"heapsize={heap_kib}k", "-m", "soak"]
+    def __init__(
+        self, code: Path, root: Path, clock: Path, start_s: int, *, heap_kib: int, script: str
+    ) -> None:
+        command = [str(tool.find("micropython32")), "-X", f"heapsize={heap_kib}k", "-m", script]
         self._process = subprocess.Popen(
             [*command, str(root), str(clock), str(start_s)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "MICROPYPATH": f"{code}:.frozen"},
+            cwd=code,  # so that modules have the names of their files, without a folder, as flashed
+            env={**os.environ, "MICROPYPATH": ":.frozen"},
         )
         self.lines: list[str] = []
+        self.left: dict[frozenset[str], int] = {}
         self._read: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
 
     def _listen(self) -> None:
         for line in self._process.stdout or ():
-            self._read.put(line.rstrip("\n"))
+            if line.startswith("LEFT "):
+                self._note_left(line)
+            else:
+                self._read.put(line.rstrip("\n"))
         self._read.put(None)
+
+    def _note_left(self, line: str) -> None:
+        _, free_bytes, *modules = line.split()
+        loaded = frozenset(modules)
+        self.left[loaded] = min(int(free_bytes), self.left.get(loaded, 1 << 30))
 
     def told(self) -> tuple[Told, list[str]]:
         """Wait for the next cycle; return what the board says, and what it survived before.

@@ -24,13 +24,14 @@ PERIOD_S = 60
 HEAP_KIB = 80
 # The newest report's length differs, and a text that a stack slot still points at may stay.
 TOLERANCE_BYTES = 256
-# From the second start on, what port/null remembers is read from a file: texts instead of names.
+# From the second start on, the spool is found again: a segment followed, numbers recalled.
 START_TOLERANCE_BYTES = 512
 _AFTERGLOW = 3  # cycles in which what a fault did may still be told
 SAMPLES = 10
 _OFF_MS = (10_000, 1_200_000)
 _KILL_S = 0.08
 _PROGRESS_CYCLES = 360
+_PEAKS = 20
 
 
 @dataclass
@@ -40,16 +41,24 @@ class Record:
     told: list[Told] = field(default_factory=list)
     survived: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
+    left: dict[frozenset[str], int] = field(default_factory=dict)
 
 
 class Soak:
-    """One run."""
+    """One run.
 
-    def __init__(self, folder: Path, cycles: int, heap_kib: int, seed: int) -> None:
+    Args:
+        finds_peaks: see when how much of the heap is in use; needs a large one, and more time.
+    """
+
+    def __init__(
+        self, folder: Path, cycles: int, heap_kib: int, seed: int, *, finds_peaks: bool = False
+    ) -> None:
+        self._script = "peak" if finds_peaks else "soak"
         self.plan: Plan = plan(cycles, seed)
         self.record = Record()
         self._chance = random.Random(seed + 1)
-        self._code = compiled(folder / "code", *SCRIPTS)
+        self._code = compiled(folder / "code", *SCRIPTS[1:], script=SCRIPTS[0])
         self._heap_kib = heap_kib
         self._folder = folder
         self._stepped_s = 0
@@ -69,18 +78,26 @@ class Soak:
                     self._progress(cycle, started)
                 self._hear(world, board, self.plan.cycles)
             finally:
-                board.kill()
+                self._end(board)
             return self._document(world, time.monotonic() - started)
 
     def _start(self, world: World, off_ms: int) -> Board:
         start_s = world.clock.restart(off_ms)
         self._stepped_s = 0
-        return Board(self._code, self._root, world.clock.path, start_s, self._heap_kib)
+        return Board(
+            self._code, self._root, world.clock.path, start_s,
+            heap_kib=self._heap_kib, script=self._script,
+        )  # fmt: skip
 
     def _cut(self, world: World, board: Board) -> Board:
         time.sleep(self._chance.uniform(0, _KILL_S))
-        board.kill()
+        self._end(board)
         return self._start(world, self._chance.randint(*_OFF_MS))
+
+    def _end(self, board: Board) -> None:
+        board.kill()
+        for loaded, left in board.left.items():
+            self.record.left[loaded] = min(left, self.record.left.get(loaded, left))
 
     def _hear(self, world: World, board: Board, cycle: int) -> None:
         told, survived = board.told()
@@ -166,6 +183,8 @@ class Soak:
             "real_s": round(real_s),
             "virtual_per_real": round(virtual_s / real_s),
         }
+        if self.record.left:
+            document["peak_bytes"] = peaks(self.record.left, lives[0]["begin_free_bytes"] or 0)
         document["failures"] = self._failures(document, held, Seal(world.key))
         return document
 
@@ -227,6 +246,20 @@ class Soak:
         failures += _chain(held, seal)
         failures += [f"{name} never showed" for name in document["faults_not_shown"]]
         return failures
+
+
+def peaks(left: dict[frozenset[str], int], rest_free_bytes: int) -> dict[str, int]:
+    """Return what lived on top of what a calm board has between cycles, the most first.
+
+    Args:
+        left: the least that was left of the heap, by the modules loaded then.
+        rest_free_bytes: what is left between cycles.
+
+    Returns: bytes by the modules on loan, those that are always loaded left out.
+    """
+    always = frozenset.intersection(*(m for m in left if any("agent.probes." in n for n in m)))
+    found = {" ".join(sorted(m - always)): rest_free_bytes - free for m, free in left.items()}
+    return dict(sorted(found.items(), key=lambda item: -item[1])[:_PEAKS])
 
 
 def _chain(held: dict[int, bytes], seal: Seal) -> list[str]:

@@ -184,10 +184,10 @@ class World:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def routes(self) -> list[tuple[str, int, str, int]]:
-        """Return where a board's addresses lead, as ROOT/routes.json has it."""
+    def routes(self) -> list[tuple[str, int, int]]:
+        """Return to which ports here a board's addresses and ports lead, as ROOT/routes has it."""
         port = self._ports
-        ways = [
+        return [
             ("10.1.0.2", 8883, self.door.port),
             (ADDRESS, 80, port["web"]),
             (ADDRESS, 123, port["ntp"]),
@@ -198,7 +198,6 @@ class World:
             ("10.1.0.1", 67, port["dhcp"]),
             ("0.0.0.0", 68, port["client"]),  # noqa: S104 - the board's own port
         ]
-        return [(address, number, LOOPBACK, to) for address, number, to in ways]
 
     # The web.
 
