@@ -16,6 +16,7 @@ from firmware.linkreport.term import reason_name
 from fleet import inventory, report, span
 from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
 from fleet.cli import table
+from fleet.cli.exchange import export, import_command
 from fleet.cli.maintenance import maintenance, show_maintenance
 from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.cli.uptime import asked, period_options, uptime
@@ -43,6 +44,8 @@ def fleet() -> None:
 fleet.add_command(uptime)
 fleet.add_command(maintenance)
 fleet.add_command(verify)
+fleet.add_command(import_command)
+fleet.add_command(export)
 
 
 @fleet.command("collect")

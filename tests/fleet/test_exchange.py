@@ -1,0 +1,169 @@
+"""Reports from and to other tools: nothing guessed, nothing lost on the way there and back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fleet.cli
+from firmware.linkreport import table
+from fleet import exchange, uptime
+from fleet.errors import UsageError
+from fleet.inventory import Inventory
+from fleet.period import Period
+from fleet.store import Store
+from fleet.verify import verify
+from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store
+
+HOUR = Period(DAY_S, DAY_S + 3600)
+
+
+@pytest.fixture
+def city(tmp_path: Path) -> Inventory:
+    return Town(tmp_path / "city").write()
+
+
+def _run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as exited:
+        fleet.cli.main(list(arguments))
+    assert isinstance(exited.value.code, int)
+    return exited.value.code
+
+
+def _csv(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(("device,time_s,seq,period_s,state,layer,reason", *lines)) + "\n")
+    return path
+
+
+def _minutes(device: str, count: int) -> list[str]:
+    return [f"{device},{DAY_S + 60 * n},{n},60,up,," for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("suffix", exchange.FORMATS)
+def test_there_and_back_the_ledger_is_the_same(tmp_path: Path, suffix: str) -> None:
+    towns = [Town(tmp_path / name) for name in ("one", "two")]
+    board = towns[0].boards[0]
+    one, two = (town.write() for town in towns)
+    early = [board.report(0, clock=0)]
+    fill_store(
+        one,
+        [(board, [*early, *board.series(DAY_S, 30), *board.series(DAY_S + 1800, 9, **LINE_CUT)])],
+    )
+    path = tmp_path / f"reports{suffix}"
+    assert exchange.give(one.folder, path) == 40
+    found = exchange.take(two.folder, [path], tmp_path / "rejects")
+    # The one without a time is no report that can be imported.
+    assert (found.rows, found.new, found.rejected) == (40, 39, 1)
+    assert uptime.find(one, HOUR).document()["sites"] == uptime.find(two, HOUR).document()["sites"]
+    assert verify(two.folder).differences == ()
+    again = exchange.take(two.folder, [path], tmp_path / "rejects")
+    assert (again.new, again.duplicates) == (0, 39)
+
+
+def test_the_least_columns_are_enough(tmp_path: Path, city: Inventory) -> None:
+    board = TestBoard("np-240ac4000010", "goethe-schule", "101").id
+    lines = _minutes(board, 50)
+    lines += [f"{board},{DAY_S + 60 * n},{n},60,down,internet,connect-timeout" for n in (51, 52)]
+    path = _csv(tmp_path / "a.csv", *reversed(lines))
+    assert exchange.take(city.folder, [path], tmp_path / "rejects").new == 52
+    site = uptime.find(city, HOUR).sites[0]
+    assert site.boards[0].tally.seconds[table.DOWN] == 120
+    assert site.line.seconds[table.UP] == 3000
+    assert site.line.seconds[table.DOWN] == 120
+    assert verify(city.folder).differences == ()
+
+
+def test_rows_that_are_no_reports_are_named(
+    tmp_path: Path, city: Inventory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = _csv(
+        tmp_path / "a.csv", *_minutes("np-1", 3), "np-1,soon,4,60,up,,", "np-1,9,5,60,well,,",
+        "np-1,9,6,60", "../x,9,7,60,up,,", "np-1,99999999999,8,60,up,,", ",9,9,60,up,,",
+        "np-1,9,10,60,down,internet,bored",
+    )  # fmt: skip
+    rejects = tmp_path / "rejects.jsonl"
+    call = ("fleet", "import", str(path), "--city", str(city.folder), "--rejects", str(rejects))
+    assert _run(*call, "--dry-run") == 1
+    assert not Store(city.folder).path.exists()
+    rejects.unlink()
+    capsys.readouterr()
+    assert _run(*call, "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["code"] == "rows-rejected"
+    assert (document["rows"], document["new"], document["rejected"]) == (10, 3, 7)
+    named = [json.loads(line) for line in rejects.read_text().splitlines()]
+    assert [(each["line"], each["reason"]) for each in named] == [
+        (5, "time_s is no whole number"),
+        (6, "state is no state"),
+        (7, "4 fields where the header has 7"),
+        (8, "device is no id"),
+        (9, "time_s is out of range"),
+        (10, "device is missing"),
+        (11, "reason is no reason"),
+    ]
+    assert _run(*call) == 1
+    assert "most often" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.txt", b"", r"ends in none of"),
+        ("a.csv", b"", r"has no column device"),
+        ("a.csv", b"device,time_s,seq,period_s,state,mood\n", r"unknown column mood"),
+        ("a.csv", b"\xff\xfe", r"has no column device"),
+        ("a.parquet", b"no parquet at all", r"is no parquet file"),
+        ("b.csv", None, r"cannot read .*b\.csv: No such file"),
+    ],
+)
+def test_files_of_another_kind_are_refused(
+    tmp_path: Path, city: Inventory, name: str, content: bytes | None, fault: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UsageError, match=fault):
+        exchange.take(city.folder, [path], tmp_path / "rejects")
+    assert not Store(city.folder).path.exists()
+
+
+def test_damaged_files_leave_no_traceback(tmp_path: Path, city: Inventory) -> None:
+    good = _csv(tmp_path / "a.csv", *_minutes("np-1", 3))
+    with good.open("ab") as stream:
+        stream.write(b"np-1,\xff\x00,4,60,up,,\n" + b'"' + b"x" * 200_000 + b"\n")
+    found = exchange.take(city.folder, [good], tmp_path / "rejects")
+    assert (found.new, found.rejected) == (3, found.rows - 3)
+    assert found.rejected >= 2
+    lines = tmp_path / "a.jsonl"
+    lines.write_bytes(b"[" * 3_000_000 + b"\n")
+    assert exchange.take(city.folder, [lines], tmp_path / "rejects").rejected == 3
+    packed = tmp_path / "a.parquet"
+    assert exchange.give(city.folder, packed) == 3
+    content = bytearray(packed.read_bytes())
+    content[8:300] = bytes(292)
+    packed.write_bytes(content)
+    with pytest.raises(UsageError, match="parquet"):
+        exchange.take(city.folder, [packed], tmp_path / "rejects")
+
+
+def test_what_is_no_json_object_is_rejected(tmp_path: Path, city: Inventory) -> None:
+    path = tmp_path / "a.jsonl"
+    row = {"device": "np-1", "time_s": DAY_S, "seq": 1, "period_s": 60, "state": "up"}
+    path.write_text(f"{json.dumps(row)}\nnull\n{{\n{json.dumps(row | {'time_s': 1.5})}\n")
+    found = exchange.take(city.folder, [path], tmp_path / "rejects")
+    assert (found.new, found.rejected) == (1, 3)
+
+
+def test_export_says_how_many(
+    tmp_path: Path, city: Inventory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exchange.take(city.folder, [_csv(tmp_path / "a.csv", *_minutes("np-1", 3))], tmp_path / "r")
+    path = tmp_path / "out.csv"
+    assert _run("fleet", "export", "raw", str(path), "--city", str(city.folder), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["reports"] == 3
+    assert len(path.read_text().splitlines()) == 4
+    nowhere = str(tmp_path / "no" / "out.csv")
+    assert _run("fleet", "export", "raw", nowhere, "--city", str(city.folder)) == 1
+    assert "cannot write" in capsys.readouterr().err
