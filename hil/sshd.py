@@ -173,7 +173,9 @@ class SshServer:
     def _configuration(self, sshd: Path) -> str:
         version = program.version_of(tool.SSHD, sshd)
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "/bin")))
-        environment = {"PATH": path, _MARK: self._mark, **self.environment}
+        # SHLVL keeps bash from the user's own ~/.bashrc, which may take long, or for ever where a
+        # test killed it while it held a lock.
+        environment = {"PATH": path, "SHLVL": "1", _MARK: self._mark, **self.environment}
         lines = [
             f"Port {self.port}",
             f"ListenAddress {self.host}",
