@@ -114,24 +114,38 @@ class Application:
         }
 
 
-def load(path: Path | None) -> Application:
+# An image that is a file yet, or was read, and perhaps checked, already.
+Image = Path | Application
+
+
+def load(image: Image | None) -> Application:
     """Read an application image and check all that can be checked without a board.
 
     Raises: ImageError: none was given, it cannot be read, is damaged or for another chip.
     """
-    if path is None:
+    if isinstance(image, Application):
+        return image
+    if image is None:
         raise ImageError(
             "no MicroPython image given",
             hint=f"real board: add --micropython-version X.Y.Z, or {_HINT}; virtual board: make a "
             "stand-in with `netzpuls lab image FILE`; then add --micropython FILE",
         )
     try:
-        with path.open("rb") as stream:
+        with image.open("rb") as stream:
             content = stream.read(_LONGEST_BYTES)
     except OSError as error:
         raise ImageError(
-            f"cannot read the MicroPython image {path}: {error.strerror}", hint=_HINT
+            f"cannot read the MicroPython image {image}: {error.strerror}", hint=_HINT
         ) from None
+    return parse(image, content)
+
+
+def parse(path: Path, content: bytes) -> Application:
+    """Return the application image that a file holds.
+
+    Raises: ImageError: it is damaged or for another chip.
+    """
     try:
         return _parse(path, content)
     except _DamagedError as damage:

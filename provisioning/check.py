@@ -32,7 +32,7 @@ from provisioning import (
     root,
     selftest,
 )
-from provisioning.application import Application, Partition
+from provisioning.application import Application, Image, Partition
 from provisioning.bench import TESTED
 from provisioning.chip import TABLE_ADDRESS, TABLE_BYTES
 from provisioning.errors import DiskError, ImageError, SelfTestError
@@ -62,7 +62,7 @@ class CheckRequest:
 
     city: Path
     port: str
-    image: Path | None = None
+    image: Image | None = None
     baud: int | None = None
     self_test_s: float = SELF_TEST_S
 

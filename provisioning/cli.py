@@ -142,7 +142,7 @@ def flash(
     if not is_tray and (room is None or role is None):
         missing = "--room" if room is None else "--role"
         raise click.UsageError(f"Missing option '{missing}'.")
-    image = cli_image.chosen(city, image, version, chip)
+    chosen = cli_image.chosen(city, image, version, chip)
     named, find = places(city, ports, gateway, others=others)
     request = FlashRequest(
         city,
@@ -150,7 +150,7 @@ def flash(
         site,
         room or "",
         role or "classroom-sensor",
-        image,
+        chosen,
         baud,
         reassign,
         hardware=hardware,

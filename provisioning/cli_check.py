@@ -12,6 +12,7 @@ from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.text import printable
 from provisioning import cli_image, inspection
+from provisioning.application import Application
 from provisioning.check import Checked
 from provisioning.cli_desk import finish, has_keyboard
 from provisioning.cli_image import image_options
@@ -150,7 +151,9 @@ def _advice(checked: Checked, request: InspectionRequest) -> str:
             "A retired board is not repaired. To take it back into service: "
             f"netzpuls board retire --city {folder} {board_id} --undo"
         )
-    named = shlex.quote(str(request.image)) if request.image else "FILE"
+    image = request.image
+    file = image.path if isinstance(image, Application) else image
+    named = shlex.quote(str(file)) if file else "FILE"
     return (
         f"To write what differs: netzpuls board check --city {folder} --port {checked.port} "
         f"--repair --micropython {named}"

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 
 from fleet.cli.output import progress
 from fleet.errors import UsageError
-from provisioning import release
+from provisioning import application, release
+from provisioning.application import Image
 from provisioning.chip import CHIPS, ESP32
 from provisioning.display import say
 
@@ -48,8 +49,10 @@ def image_options(what: str) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-def chosen(city: Path, image: Path | None, version: str | None, chip: str | None) -> Path | None:
+def chosen(city: Path, image: Path | None, version: str | None, chip: str | None) -> Image | None:
     """Return the image that was asked for, fetched if it has to be; None for none.
+
+    A fetched one is flashed as it was checked, whatever becomes of its file.
 
     Raises: NetzpulsError: the options contradict each other, or it cannot be had.
     """
@@ -82,4 +85,4 @@ def chosen(city: Path, image: Path | None, version: str | None, chip: str | None
         fetched = release.fetch(version, wanted, city, show)
     if not fetched.was_kept:
         say(f"fetched {fetched.release.name}, kept in {fetched.path.parent}", progress)
-    return fetched.path
+    return application.parse(fetched.path, fetched.content)

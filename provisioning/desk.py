@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from fleet.errors import NetzpulsError
@@ -255,7 +256,7 @@ class Desk(Generic[A]):
         if self._stop.is_set():
             raise stopped(attempt)
         if attempt.stage and step.stage != attempt.stage:
-            self._screen.passed(attempt)
+            _guarded(self._screen.passed, attempt)
         attempt.follow(step)
         if step.board and not attempt.board:
             self._claim(attempt, step.board)
@@ -287,7 +288,7 @@ class Desk(Generic[A]):
     def _begin(self, adapter: Adapter) -> None:
         attempt = self._make(adapter)
         self.attempts.append(attempt)
-        self._screen.started(attempt)
+        _guarded(self._screen.started, attempt)
         # A daemon: one that hangs in a dead line must not keep the process from ending.
         thread = threading.Thread(
             target=self._carry_out, args=(attempt,), name=f"desk {adapter.port}", daemon=True
@@ -299,23 +300,18 @@ class Desk(Generic[A]):
         result, error = None, None
         try:
             result = self._work(attempt)
-            self._screen.passed(attempt)
         except NetzpulsError as failure:
             error = failure
         except Exception as defect:  # a defect with one board is no reason to lose the others
-            if os.environ.get("NETZPULS_TRACEBACK"):
-                traceback.print_exc()
-            error = NetzpulsError(
-                f"a defect in netzpuls: {type(defect).__name__}: {defect}",
-                hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
-            )
-            error.code = "defect"
+            error = _told(defect)
+        if error is None:
+            _guarded(self._screen.passed, attempt)
         with self._settling:
             if error:
-                self._failed(attempt)
+                _guarded(self._failed, attempt)
             if not attempt.is_over:
                 attempt.result, attempt.error = result, error
-        self._screen.ended(attempt)
+        _guarded(self._screen.ended, attempt)
 
     def _stop_all(self) -> None:
         until = time.monotonic() + STOP_S
@@ -334,6 +330,28 @@ class Desk(Generic[A]):
         except NetzpulsError as error:
             attempt.error = error
         return attempt
+
+
+def _guarded(tell: Callable[[A], None], attempt: A) -> None:
+    """Tell somebody of a board; a defect there changes nothing about how the board ends."""
+    try:
+        tell(attempt)
+    except Exception as defect:
+        _told(defect)
+
+
+def _told(defect: Exception) -> NetzpulsError:
+    """Return what is told of a defect: where it is, not its text, which may hold a secret."""
+    if os.environ.get("NETZPULS_TRACEBACK"):
+        traceback.print_exception(defect)
+    frames = traceback.extract_tb(defect.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    error = NetzpulsError(
+        f"a defect in netzpuls: {type(defect).__name__}{where}",
+        hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
+    )
+    error.code = "defect"
+    return error
 
 
 def _last(attempts: Sequence[A]) -> list[A]:

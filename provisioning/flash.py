@@ -39,7 +39,7 @@ from provisioning import (
     root,
     selftest,
 )
-from provisioning.application import OTA, Application
+from provisioning.application import OTA, Application, Image
 from provisioning.bench import Bench
 from provisioning.chip import CHIPS
 from provisioning.configuration import Recipient
@@ -78,7 +78,7 @@ class FlashRequest:
     site: str
     room: str
     role: Role
-    image: Path | None
+    image: Image | None
     baud: int | None = None
     reassign: bool = False
     self_test_s: float = SELF_TEST_S

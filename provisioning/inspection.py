@@ -9,6 +9,7 @@ from typing import Any
 
 from fleet import authority, inventory
 from provisioning import application, hashkey
+from provisioning.application import Image
 from provisioning.check import Checked, CheckRequest, check_board
 from provisioning.desk import Desk, Registered, Screen
 from provisioning.flash import SELF_TEST_S, Flashed, FlashRequest, Progress, carry_out, plan
@@ -27,7 +28,7 @@ class InspectionRequest:
     """
 
     city: Path
-    image: Path | None = None
+    image: Image | None = None
     repair: bool = False
     baud: int | None = None
     self_test_s: float = SELF_TEST_S

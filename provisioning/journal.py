@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -90,7 +91,7 @@ class Pending:
         try:
             key = load_der_private_key(self.key_der, None)
             fits = key.public_key() == self.certificate().public_key()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion):
             return False
         return fits and len(self.report_key) == KEY_BYTES
 

@@ -15,6 +15,7 @@ import os
 import select
 import termios
 import threading
+import time
 from typing import Any
 
 import serial
@@ -31,6 +32,7 @@ SILENCE_S = 20.0
 
 _READ_BYTES = 64 * 1024
 _LINE_S = 0.05
+_LEAVE_S = 5.0
 
 
 def serve(name: str, heard: int, told: int, silence_s: float = SILENCE_S) -> None:
@@ -46,13 +48,14 @@ def serve(name: str, heard: int, told: int, silence_s: float = SILENCE_S) -> Non
     """
     line = port.open_port(name)
     line.timeout = _LINE_S
-    desk = _Desk(told)
-    desk.write(READY)
-    manager = _Manager(line, desk)
+    desk = _Desk(told, silence_s)
+    manager: _Manager | None = None
     ended = threading.Event()
     reader = threading.Thread(target=_carry, args=(line, desk, ended), daemon=True)
-    reader.start()
     try:
+        desk.write(READY)
+        manager = _Manager(line, desk)
+        reader.start()
         while not ended.is_set() and not manager.said_goodbye:
             if not select.select([heard], [], [], silence_s)[0]:
                 break
@@ -65,10 +68,12 @@ def serve(name: str, heard: int, told: int, silence_s: float = SILENCE_S) -> Non
     except (OSError, termios.error):
         ended.set()
     finally:
-        went_away = ended.is_set()
+        went_away = ended.is_set() and not desk.is_gone
         ended.set()
-        reader.join()
-        if not manager.said_goodbye and not went_away:
+        desk.leave()
+        if reader.ident is not None:
+            reader.join(_LEAVE_S)
+        if not (manager and manager.said_goodbye) and not went_away:
             with contextlib.suppress(OSError, termios.error):
                 if port.has_reset_line(line):
                     port.reset(line)
@@ -95,11 +100,17 @@ def _carry(line: serial.Serial, desk: _Desk, ended: threading.Event) -> None:
 
 
 class _Desk:
-    """The way to the desk, for two threads."""
+    """The way to the desk, for two threads. A desk that takes nothing for too long is gone."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, silence_s: float) -> None:
+        self.is_gone = False
         self._descriptor = descriptor
+        self._silence_s = silence_s
         self._lock = threading.Lock()
+
+    def leave(self) -> None:
+        """Have whoever waits for the desk wait no longer."""
+        self.is_gone = True
 
     def write(self, data: bytes) -> None:
         """Write all of it.
@@ -109,7 +120,21 @@ class _Desk:
         with self._lock:
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+                self._await()
+                try:
+                    # No more than a pipe that has room is sure to take at once.
+                    rest = rest[os.write(self._descriptor, rest[: select.PIPE_BUF]) :]
+                except OSError:
+                    self.is_gone = True
+                    raise
+
+    def _await(self) -> None:
+        until = time.monotonic() + self._silence_s
+        while not self.is_gone:
+            if select.select([], [self._descriptor], [], _LINE_S)[1]:
+                return
+            self.is_gone = time.monotonic() > until
+        raise BrokenPipeError
 
 
 class _Manager(rfc2217.PortManager):

@@ -21,11 +21,12 @@ import http.client
 import os
 import re
 import ssl
+import stat
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -49,6 +50,7 @@ DEADLINE_S = 900.0
 
 _PIECE_BYTES = 64 * 1024
 _NAME = re.compile(r"(ESP32_GENERIC(?:_[A-Z]\d)?)-\d{8}-v(\d+\.\d+\.\d+)\.bin")
+_LENGTH = re.compile(r"[0-9]{1,15}")
 _REDIRECTS = 3
 _INSTEAD = "or fetch the image elsewhere and name it: --micropython FILE"
 
@@ -85,9 +87,14 @@ class Release:
 
 @dataclass(frozen=True)
 class Fetched:
-    """An image that is there; `was_kept` says that nothing had to be fetched."""
+    """An image that is there; `was_kept` says that nothing had to be fetched.
+
+    Attributes:
+        content: what was checked; the file may be another one a moment later.
+    """
 
     path: Path
+    content: bytes = field(repr=False)
     release: Release
     was_kept: bool
 
@@ -149,8 +156,9 @@ def fetch(
     """
     release = choose(version, chip, city)
     path = folder() / release.name
-    if _is_kept(path, release.pinned):
-        return Fetched(path, release, was_kept=True)
+    kept = _kept(path, release.pinned)
+    if kept is not None:
+        return Fetched(path, kept, release, was_kept=True)
     content = _download(release, on_progress)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +168,7 @@ def fetch(
             f"cannot keep {path}: {error.strerror or error}",
             hint=f"make room, or the folder writable; {_INSTEAD}",
         ) from None
-    return Fetched(path, release, was_kept=False)
+    return Fetched(path, content, release, was_kept=False)
 
 
 def folder() -> Path:
@@ -169,18 +177,21 @@ def folder() -> Path:
     return Path(cache) / "netzpuls" / "micropython"
 
 
-def _is_kept(path: Path, pinned: Pinned) -> bool:
-    """Tell whether a file is what it must be; one that is not is removed."""
+def _kept(path: Path, pinned: Pinned) -> bytes | None:
+    """Return what a file holds if that is what it must be; another one is removed."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(MOST_BYTES + 1)
+        # Whatever it has become: a pipe is not waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as stream:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            content = stream.read(MOST_BYTES + 1) if is_file else b""
     except OSError:
-        return False
+        return None
     if _is(content, pinned):
-        return True
+        return content
     with contextlib.suppress(OSError):
         path.unlink()
-    return False
+    return None
 
 
 def _is(content: bytes, pinned: Pinned) -> bool:
@@ -188,17 +199,10 @@ def _is(content: bytes, pinned: Pinned) -> bool:
 
 
 def _download(release: Release, on_progress: Advance) -> bytes:
-    source = os.environ.get(SOURCE_VARIABLE) or SOURCE
-    url = source.rstrip("/") + "/" + release.name
-    if urlsplit(url).scheme != "https":
-        raise ConfigurationError(
-            f"{SOURCE_VARIABLE} is no https:// address: {printable(source)}",
-            hint=f"name the folder of a mirror, or unset it for {SOURCE}",
-        )
-    context = ssl.create_default_context()
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    url = _source().rstrip("/") + "/" + release.name
     opener = urllib.request.build_opener(
-        urllib.request.HTTPSHandler(context=context), _SameHost(url)
+        urllib.request.HTTPSHandler(context=_context(time.monotonic() + DEADLINE_S)),
+        _SameHost(url),
     )
     most = release.pinned.bytes or MOST_BYTES
     try:
@@ -209,7 +213,7 @@ def _download(release: Release, on_progress: Advance) -> bytes:
         raise _failed(url, f"it answers {error.code} {printable(str(error.reason))}") from None
     except urllib.error.URLError as error:
         raise _failed(url, _reason(error.reason)) from None
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         raise _failed(url, _reason(error)) from None
     if not _is(content, release.pinned):
         size = f"{len(content):,} bytes of {most:,}; " if len(content) != most else ""
@@ -222,21 +226,67 @@ def _download(release: Release, on_progress: Advance) -> bytes:
     return content
 
 
+def _source() -> str:
+    """Return the address below which the images are.
+
+    Raises: ConfigurationError: it is none; one that may hold a password is not repeated.
+    """
+    source = os.environ.get(SOURCE_VARIABLE) or SOURCE
+    hint = f"name the folder of a mirror, or unset it for {SOURCE}"
+    if any(each in source for each in "@?#"):
+        raise ConfigurationError(
+            f"{SOURCE_VARIABLE} holds more than a host and a folder: no user, no password, "
+            "no query",
+            hint=hint,
+        )
+    try:
+        parts = urlsplit(source)
+        is_address = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    # Python drops line feeds and tabs from an address without a word.
+    if not is_address or printable(source, len(source)) != source or " " in source:
+        raise ConfigurationError(
+            f"{SOURCE_VARIABLE} is no https:// address: {printable(source)}", hint=hint
+        )
+    return source
+
+
+def _context(until: float) -> ssl.SSLContext:
+    """Return what TLS is made with; nothing is read after `until`, by `time.monotonic`.
+
+    One read, and the handshake, take no longer than the socket's timeout.
+    """
+
+    class Timed(ssl.SSLSocket):
+        def recv_into(self, *arguments: Any, **named: Any) -> int:
+            if time.monotonic() > until:
+                raise OSError(f"it was not there after {DEADLINE_S:g} s")
+            return super().recv_into(*arguments, **named)
+
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = Timed
+    return context
+
+
 def _read(answer: Any, most: int, on_progress: Advance) -> bytes:
     """Read an answer, not much further than it may be."""
     declared = answer.headers.get("Content-Length", "")
-    total = int(declared) if declared.isdecimal() else 0
+    if declared and not _LENGTH.fullmatch(declared):
+        raise OSError(f"it names no size: {printable(declared, 40)}")
+    total = int(declared or 0)
     if total > most:
         raise OSError(f"it has {total:,} bytes, and {most:,} are the most")
-    content, until = bytearray(), time.monotonic() + DEADLINE_S
+    content = bytearray()
     on_progress(0, total)
     while piece := answer.read1(_PIECE_BYTES):
         content += piece
         on_progress(len(content), total)
         if len(content) > most:
             raise OSError(f"it goes on after {most:,} bytes")
-        if time.monotonic() > until:
-            raise OSError(f"it was not there after {DEADLINE_S:.0f} s")
+    if len(content) < total:
+        raise OSError(f"it was cut after {len(content):,} of {total:,} bytes")
     return bytes(content)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,24 @@ def test_an_identity_that_is_damaged_is_not_whole(city: Path, key: bytes) -> Non
     assert not Pending(BOARD, 1, good.report_key, good.certificate_der, key).is_whole()
     assert not Pending(BOARD, 1, b"short", good.certificate_der, good.key_der).is_whole()
     assert not Pending(BOARD, 1, good.report_key, b"\x30\x00", good.key_der).is_whole()
+
+
+@pytest.mark.filterwarnings("ignore::cryptography.utils.CryptographyDeprecationWarning")
+def test_an_identity_of_a_kind_that_nobody_knows_is_not_whole(city: Path) -> None:
+    """A board's file system is hostile; each byte of its key and certificate is tried."""
+    good = _pending(city)
+    p256, unknown = bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f")
+    assert p256 in good.key_der
+    curve = replace(good, key_der=good.key_der.replace(p256, unknown))
+    assert not curve.is_whole()
+    certified = replace(good, certificate_der=good.certificate_der.replace(p256, unknown))
+    assert not certified.is_whole()
+    for name in ("key_der", "certificate_der"):
+        content = getattr(good, name)
+        for at in range(len(content)):
+            for byte in (content[at] ^ 1, content[at] ^ 0x80, 0, 0xFF):
+                altered = content[:at] + bytes([byte]) + content[at + 1 :]
+                assert replace(good, **{name: altered}).is_whole() in (True, False)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -21,20 +22,23 @@ import pytest
 import fleet.cli
 from fleet.errors import ConfigurationError, NetzpulsError
 from hil.lab.certificate import Root
-from provisioning import release
+from provisioning import cli_image, release
 from provisioning.chip import CHIPS, ESP32
 from provisioning.errors import AlteredError, DownloadError, UnpinnedError
+from provisioning.flash import FlashRequest, prepare
 
 HERE = "localhost"
 NAME = "ESP32_GENERIC-20260101-v9.9.9.bin"
 CONTENT = bytes(range(256)) * 1000
+LOGIN = "user:geheim"
 
 
 class Server:
     """A web server with TLS on loopback.
 
     Attributes:
-        content: what it gives; `status`, `headers` and `length` go with it.
+        content: what it gives; `status`, `headers` and `length` go with it;
+            `declared` is told as its length as it stands.
         asked: the paths that were asked for.
         cut_after: bytes after which it hangs up.
     """
@@ -44,6 +48,7 @@ class Server:
         self.status = 200
         self.headers: dict[str, str] = {}
         self.length: int | None = None
+        self.declared: str | None = None
         self.cut_after: int | None = None
         self.asked: list[str] = []
         outer = self
@@ -56,7 +61,9 @@ class Server:
                 for name, value in outer.headers.items() if redirected else ():
                     self.send_header(name, value)
                 length = len(outer.content) if outer.length is None else outer.length
-                if length >= 0:
+                if outer.declared is not None:
+                    self.send_header("Content-Length", outer.declared)
+                elif length >= 0:
                     self.send_header("Content-Length", str(length))
                 self.end_headers()
                 self.wfile.write(outer.content[: outer.cut_after])
@@ -163,7 +170,134 @@ def test_what_is_not_the_pinned_one_is_not_kept(server: Server, city: Path) -> N
 
 def test_a_cut_download_is_not_kept(server: Server, city: Path) -> None:
     server.cut_after = 100_000
-    _refused(city, NetzpulsError)
+    error = _refused(city, DownloadError)
+    assert "cut after 100,000 of 256,000 bytes" in error.message
+    assert error.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        ("9" * 5000, "names no size: 99999"),
+        ("9" * 15, "999,999,999,999,999 bytes"),
+        ("-5", "names no size"),
+        ("1e3", "names no size"),
+    ],
+)
+def test_a_size_that_is_none(server: Server, city: Path, declared: str, told: str) -> None:
+    server.declared = declared
+    assert told in _refused(city, DownloadError).message
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://[bad/",
+        "https://",
+        "https:///folder",
+        "https://mirror.example:99999/",
+        "https://mirror.example:port/",
+        "https://mirror.example\n/",
+        "https://mirror.example/a b/",
+        "https://mirror.example/\x1b[2J",
+        "ftp://localhost/",
+    ],
+)
+def test_a_mirror_that_is_no_address(
+    city: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _pin(city, CONTENT)
+    monkeypatch.setenv(release.SOURCE_VARIABLE, source)
+    error = _refused(city, ConfigurationError)
+    assert release.SOURCE_VARIABLE in error.message
+    assert error.message.isprintable()
+    assert error.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        f"https://{LOGIN}@mirror.example/",
+        f"https://[{LOGIN}@bad/",
+        f"http://{LOGIN}@mirror.example",
+        "https://mirror.example/?token=geheim",
+    ],
+)
+def test_a_password_in_a_mirror_s_address_is_never_told(
+    city: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, source: str
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    _pin(city, CONTENT)
+    monkeypatch.setenv(release.SOURCE_VARIABLE, source)
+    error = _refused(city, ConfigurationError)
+    assert "geheim" not in json.dumps(error.document())
+
+
+@pytest.mark.parametrize("become", ["pipe", "device", "folder", "link"])
+def test_a_kept_image_that_has_become_something_else(
+    server: Server, city: Path, become: str, tmp_path: Path
+) -> None:
+    path = release.folder() / NAME
+    path.parent.mkdir(parents=True)
+    if become == "pipe":
+        os.mkfifo(path)
+    elif become == "folder":
+        path.mkdir()
+    else:
+        target = tmp_path / "target"
+        target.write_bytes(b"not the image")
+        path.symlink_to("/dev/zero" if become == "device" else target)
+    done: list[Any] = []
+
+    def fetch() -> None:
+        try:
+            done.append(release.fetch("9.9.9", ESP32, city))
+        except NetzpulsError as error:
+            done.append(error)
+
+    thread = threading.Thread(target=fetch, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert done
+    if become == "folder":
+        assert isinstance(done[0], DownloadError)
+        return
+    assert path.read_bytes() == CONTENT
+    assert not path.is_symlink()
+    if become == "link":
+        assert target.read_bytes() == b"not the image"
+
+
+def test_headers_that_never_end(
+    root: Root, server: Server, city: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte in time, and all of them never."""
+    monkeypatch.setattr(release, "DEADLINE_S", 0.5)
+    stop = threading.Event()
+
+    def drip(listening: socket.socket) -> None:
+        accepted, _ = listening.accept()
+        with (
+            contextlib.suppress(OSError),
+            root.server(HERE).wrap_socket(accepted, server_side=True) as opened,
+        ):
+            opened.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            for _ in range(200):
+                if stop.wait(0.05):
+                    break
+                opened.sendall(b"x")
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=drip, args=(listening,))
+        thread.start()
+        address = f"https://{HERE}:{listening.getsockname()[1]}/"
+        monkeypatch.setenv(release.SOURCE_VARIABLE, address)
+        try:
+            assert "it was not there after 0.5 s" in _refused(city, DownloadError).message
+        finally:
+            stop.set()
+            thread.join()
 
 
 @pytest.mark.parametrize("length", [None, -1])
@@ -327,3 +461,16 @@ def test_at_the_terminal(
     assert run("--chip", "ESP32-C3", "--micropython", "x.bin")[0] == 2
     code, out, _ = run("--micropython-version", "9.9.9", "--chip", "ESP32-C3", "--json")
     assert (code, json.loads(out)["error"]["code"]) == (2, "image-unpinned")
+
+
+def test_what_is_flashed_is_what_was_checked(
+    server: Server, city: Path, stand_in: Path, older_stand_in: Path
+) -> None:
+    server.content = stand_in.read_bytes()
+    _pin(city, server.content)
+    for _ in range(2):  # fetched, then kept
+        chosen = cli_image.chosen(city, None, "9.9.9", None)
+        (release.folder() / NAME).write_bytes(older_stand_in.read_bytes())
+        request = FlashRequest(city, os.devnull, "school-north", "R101", "ap-monitor", chosen)
+        assert prepare(request).application.content == server.content
+        (release.folder() / NAME).write_bytes(server.content)

@@ -292,12 +292,47 @@ def test_a_defect_with_one_board(
 
     def defective(planned: Any, *arguments: Any) -> Any:
         if planned.request.port == boards[0].port:
-            raise ZeroDivisionError("7 / 0")
+            raise ZeroDivisionError(f"{WLAN_KEY}\x1b[2J")
         return real(planned, *arguments)
 
     monkeypatch.setattr(tray, "carry_out", defective)
     ends = _tray(request_, _rows(*ROOMS), lambda: boards[:2]).run()
     assert [each.error and each.error.code for each in ends] == ["defect", None]
+    error = ends[0].error
+    assert error
+    # What went wrong may name anything: where it did so is told, not its text.
+    assert re.fullmatch(
+        r"a defect in netzpuls: ZeroDivisionError at test_tray\.py:\d+", error.message
+    )
+
+
+def test_a_defect_of_the_display_fails_no_board(
+    request_: FlashRequest, boards: list[Board], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    for name in ("started", "passed", "ended"):
+        monkeypatch.setattr(Screen, name, defective)
+    ends = _tray(request_, _rows(*ROOMS), lambda: boards[:1]).run()
+    assert [each.is_good for each in ends] == [True]
+    assert inventory.load(request_.city).boards.keys() == {ends[0].board}
+
+
+def test_a_defect_after_a_failure_ends_the_board_all_the_same(
+    request_: FlashRequest, boards: list[Board], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defective(*_: Any) -> None:
+        raise ZeroDivisionError
+
+    boards[0].console = bench.self_test(board=_id(0), ok=False, radio="no")
+    monkeypatch.setattr(Rooms, "give_back", defective)
+    ends: list[Attempt] = []
+    made = _tray(request_, _rows(*ROOMS), lambda: boards[:1])
+    runs = threading.Thread(target=lambda: ends.extend(made.run()), daemon=True)
+    runs.start()
+    runs.join(30)
+    assert [each.error and each.error.code for each in ends] == ["self-test-failed"]
 
 
 def test_no_board_and_no_way_to_ask(
