@@ -370,7 +370,7 @@ class _Flashing:
             )
             self_test |= trial.run()
             with self._stage("enrol"):
-                entry = Board(
+                flashed = Board(
                     site=request.site,
                     room=request.room,
                     role=request.role,
@@ -383,12 +383,14 @@ class _Flashing:
                     enrolled=datetime.now(UTC).replace(microsecond=0),
                     certificate_expires=pending.certificate().not_valid_after_utc,
                 )
-                registry.enrol(
+                entry = registry.enrol(
                     request.city,
                     self._board,
-                    entry,
+                    lambda _: flashed,
+                    admitted=known,
                     report_key=pending.report_key,
                     certificate_pem=_pem(pending.certificate()),
+                    ends=identity.ended(request.city, pending),
                 )
                 journal.discard(request.city, self._board)
         return entry, self_test

@@ -7,11 +7,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
-from fleet import inventory, reportkey
+from fleet import inventory, reportkey, revocation
 from fleet.authority import Authority
 from fleet.inventory import SECRETS_FOLDER, Board
 from provisioning import content, journal, registry
@@ -38,16 +39,44 @@ def choose(
 
     Raises: JournalError, EnrolmentError: as journal and registry say.
     """
+    begun = resumed(city, board, known, ca)
+    return _held(city, board, known, there, ca) or begun or made(city, board, ca)
+
+
+def resumed(city: Path, board: str, known: Board | None, ca: Authority) -> Pending | None:
+    """Return whom a run that was cut made a board, if that is still to be given.
+
+    Raises: JournalError, EnrolmentError: as journal and registry say.
+    """
     begun = journal.load(city, board)
-    held = _held(city, board, known, there, ca)
-    if held:
-        return held
+    if begun is None or not _is_good(begun, ca):
+        return None
     next_id = registry.next_key_id(inventory.load(city), board)
-    if begun and _is_good(begun, ca) and _goes_on(city, begun, known, next_id):
-        return begun
-    made = ca.issue_board(board)
+    return begun if _goes_on(city, begun, known, next_id) else None
+
+
+def made(city: Path, board: str, ca: Authority, *, ends: bool = False) -> Pending:
+    """Return a new identity; `ends` says that it ends all earlier ones.
+
+    Raises: AuthorityError, EnrolmentError: as CA and registry say.
+    """
+    next_id = registry.next_key_id(inventory.load(city), board)
+    issued = ca.issue_board(board)
     report_key = secrets.token_bytes(REPORT_KEY_BYTES)
-    return Pending(board, next_id, report_key, made.certificate_der, made.key_der)
+    return Pending(board, next_id, report_key, issued.certificate_der, issued.key_der, ends=ends)
+
+
+def ended(city: Path, pending: Pending) -> list[x509.Certificate]:
+    """Return the certificates that an identity ends: the board's for other keys.
+
+    Raises: AuthorityError: they cannot be read.
+    """
+    if not pending.ends:
+        return []
+    key = pending.certificate().public_key()
+    return [
+        each for each in revocation.certificates(city, pending.board) if each.public_key() != key
+    ]
 
 
 def _goes_on(city: Path, begun: Pending, known: Board | None, next_id: int) -> bool:
@@ -109,11 +138,11 @@ def _is_good(pending: Pending, ca: Authority) -> bool:
     if not pending.is_whole():
         return False
     certificate = pending.certificate()
-    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    if [name.value for name in names] != [pending.board]:
-        return False
     try:
+        names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        if [name.value for name in names] != [pending.board]:
+            return False
         certificate.verify_directly_issued_by(ca.certificate)
-    except (ValueError, TypeError, InvalidSignature):
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
         return False
     return certificate.not_valid_after_utc > datetime.now(UTC) + RENEW_BEFORE

@@ -41,6 +41,7 @@ class Pending:
     Attributes:
         key_id, report_key, certificate_der, key_der: its identity.
         keeps: the board had this identity before, and holds reports under it.
+        ends: certificates for other keys are to be revoked when it is enrolled.
         stage: how far it came, as `flash.Progress` names it.
         problem: why it went no further, "" if it was cut.
         since: when the work on it began.
@@ -52,6 +53,7 @@ class Pending:
     certificate_der: bytes = field(repr=False)
     key_der: bytes = field(repr=False)
     keeps: bool = False
+    ends: bool = False
     stage: str = ""
     problem: str = ""
     since: datetime = field(default_factory=lambda: datetime.now(UTC).replace(microsecond=0))
@@ -106,6 +108,7 @@ def save(city: Path, pending: Pending) -> None:
         "board": pending.board,
         "key_id": pending.key_id,
         "keeps": pending.keeps,
+        "ends": pending.ends,
         "stage": pending.stage,
         "problem": pending.problem,
         "since": pending.since.isoformat(),
@@ -186,6 +189,7 @@ def _pending(document: dict[str, Any], board: str) -> Pending:
         certificate_der=_bytes(document["certificate"]),
         key_der=_bytes(document["key"]),
         keeps=bool(document["keeps"]),
+        ends=bool(document.get("ends")),
         stage=str(document["stage"]),
         problem=str(document["problem"]),
         since=datetime.fromisoformat(document["since"]),

@@ -11,14 +11,14 @@ stands in the journal (`provisioning.journal`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 from cryptography import x509
 
-from fleet import file, inventory, reportkey
+from fleet import file, inventory, reportkey, revocation
 from fleet.inventory import REGISTRY_FILE, Board, Inventory
 from provisioning import assignment
 from provisioning.assignment import Change
@@ -30,26 +30,51 @@ _HEAD = "# Written by `netzpuls board`. Holds no secret: keep it in git.\n\n"
 
 
 def enrol(
-    city: Path, board_id: str, board: Board, *, report_key: bytes, certificate_pem: bytes
-) -> None:
+    city: Path,
+    board_id: str,
+    change: Callable[[Board | None], Board],
+    *,
+    admitted: Board | None,
+    report_key: bytes,
+    certificate_pem: bytes,
+    ends: Sequence[x509.Certificate] = (),
+) -> Board:
     """Put a board into the registry, its report key and certificate beside it.
 
     Done again with the same board it changes nothing.
 
-    Raises: EnrolmentError: the city's folder cannot be written, or somebody else enrolled the
-        same board meanwhile. The registry is as it was, then.
+    Args:
+        city: its folder.
+        board_id: the board.
+        change: says what its entry becomes, looking at the one that the registry has then.
+        admitted: the entry when the work on the board began, perhaps minutes ago.
+        report_key: 32 bytes.
+        certificate_pem: the board's certificate.
+        ends: certificates that are revoked by this.
+
+    Returns: its entry.
+
+    Raises:
+        EnrolmentError: the city's folder cannot be written, or somebody else changed the board
+            meanwhile in what the work on it was based on.
+        AuthorityError: `ends` cannot be revoked.
+        The registry is as it was, then.
     """
     try:
         with file.locked(city):
             known = inventory.load(city)
+            current = known.boards.get(board_id)
+            _check_unchanged(board_id, admitted, current)
+            board = change(current)
             key_path = reportkey.path(known.secrets, board_id, board.key_id)
             stored = reportkey.read(known.secrets, board_id, board.key_id)
             # A run that was cut may have written the key and no more.
             if stored != report_key and next_key_id(known, board_id) != board.key_id:
-                raise EnrolmentError(
-                    f"somebody else enrolled {board_id} meanwhile",
-                    hint="flash it again, at one desk",
-                )
+                raise _enrolled_meanwhile(board_id)
+            # First of all: a run that is cut after this goes on, and one that cannot do this has
+            # changed nothing.
+            if ends:
+                revocation.update(city, add=ends)
             file.secret_folder(key_path.parent.parent)
             file.private_folder(key_path.parent)
             certificate_path = city / BOARDS_FOLDER / f"{board_id}.pem"
@@ -69,6 +94,40 @@ def enrol(
             f"cannot enrol {board_id} in {city}: {error.strerror or error}",
             hint="make room, or the folder writable, and flash the board again",
         ) from None
+    return entry
+
+
+# What the work on a board is based on: whether it may be done, and what is written into the board.
+_BASIS = ("key_id", "revoked", "retired", "site", "room", "since", "role", "hardware")
+
+
+def _check_unchanged(board_id: str, admitted: Board | None, current: Board | None) -> None:
+    if admitted is None or current is None:
+        if admitted is not current:
+            raise _enrolled_meanwhile(board_id)
+        return
+    differs = [name for name in _BASIS if getattr(admitted, name) != getattr(current, name)]
+    if not differs:
+        return
+    if current.revoked and "revoked" in differs:
+        told = "was revoked"
+    elif current.retired and "retired" in differs:
+        told = "was retired"
+    elif "site" in differs or "room" in differs:
+        told = f"was moved to {current.site}, {current.room}"
+    else:
+        told = f"was changed in the registry ({', '.join(differs)})"
+    raise EnrolmentError(
+        f"{board_id} {told} meanwhile, and is not enrolled anew",
+        hint="if that is as it should be, run the same command again: it goes on from there",
+    )
+
+
+def _enrolled_meanwhile(board_id: str) -> EnrolmentError:
+    return EnrolmentError(
+        f"somebody else enrolled {board_id}, or removed it, meanwhile",
+        hint="flash it again, at one desk",
+    )
 
 
 def _take_back(key: Path, certificate: Path, is_new: bool, before: bytes | None) -> None:

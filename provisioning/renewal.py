@@ -8,19 +8,17 @@ are revoked, and reports that were not sent under it are given up.
 from __future__ import annotations
 
 import contextlib
-import secrets
 import termios
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
-from fleet import authority, inventory, reportkey, revocation
+from fleet import authority, inventory, reportkey
 from fleet.errors import NetzpulsError
 from fleet.inventory import Board
 from provisioning import (
@@ -30,6 +28,7 @@ from provisioning import (
     configuration,
     content,
     hashkey,
+    identity,
     journal,
     port,
     registry,
@@ -41,7 +40,6 @@ from provisioning.desk import Desk, Registered, Screen
 from provisioning.errors import DiskError, DiskFullError, ImageError, RenewalError
 from provisioning.flash import SELF_TEST_S, Progress
 from provisioning.guard import GuardedDisk
-from provisioning.identity import REPORT_KEY_BYTES
 from provisioning.journal import Pending
 from provisioning.port import Adapter
 from provisioning.region import Region
@@ -216,16 +214,18 @@ class _Renewing:
                 session.restart()
                 self_test = self._self_test(line, pending, entry)
             with self._stage("enrol"):
-                old = [] if pending.keeps else self._old_certificates(pending)
-                registry.enrol(
+                old = identity.ended(city, pending)
+                fresh = {"key_id": pending.key_id, "certificate_expires": entry.certificate_expires}
+                fresh["agent"] = str(self_test.get("agent", ""))
+                entry = registry.enrol(
                     city,
                     self._board,
-                    entry.model_copy(update={"agent": str(self_test.get("agent", ""))}),
+                    lambda now: (now or before).model_copy(update=fresh),
+                    admitted=before,
                     report_key=pending.report_key,
                     certificate_pem=pending.certificate().public_bytes(serialization.Encoding.PEM),
+                    ends=old,
                 )
-                if old:
-                    revocation.update(city, add=old)
                 journal.discard(city, self._board)
         return Renewed(
             port=self._port,
@@ -283,14 +283,12 @@ class _Renewing:
 
     def _identity(self, disk: GuardedDisk, entry: Board) -> Pending:
         """Return who the board is to be, and what a run that was cut made for it."""
-        begun = journal.load(self._request.city, self._board)
-        next_id = registry.next_key_id(self._city, self._board)
-        if begun and begun.key_id == next_id and begun.is_whole() and not begun.keeps:
-            return begun  # half of it may be on the board already
+        city = self._request.city
+        begun = identity.resumed(city, self._board, entry, self._ca)
+        if begun and not begun.keeps:
+            return replace(begun, ends=True)  # half of it may be on the board already
         if self._request.new_key:
-            made = self._ca.issue_board(self._board)
-            report_key = secrets.token_bytes(REPORT_KEY_BYTES)
-            return Pending(self._board, next_id, report_key, made.certificate_der, made.key_der)
+            return identity.made(city, self._board, self._ca, ends=True)
         return self._held(disk, entry).certified(self._ca)
 
     def _held(self, disk: GuardedDisk, entry: Board) -> Pending:
@@ -377,14 +375,6 @@ class _Renewing:
             (*wlan_keys.values(), *hidden),
             lambda: self._say("self-test"),
         )
-
-    def _old_certificates(self, pending: Pending) -> list[x509.Certificate]:
-        """Return the board's certificates for other keys than its new one."""
-        return [
-            each
-            for each in revocation.certificates(self._request.city, self._board)
-            if each.public_key() != pending.certificate().public_key()
-        ]
 
     def _note(self, error: BaseException) -> None:
         """Leave in the journal why the board went no further."""

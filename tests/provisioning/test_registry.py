@@ -43,7 +43,18 @@ def _entry(key_id: int = 1, *, room: str = "R101") -> Board:
 
 
 def _enrol(city: Path, board_id: str = BOARD, key_id: int = 1) -> None:
-    registry.enrol(city, board_id, _entry(key_id), report_key=KEY, certificate_pem=b"PEM\n")
+    _put(city, _entry(key_id), KEY, b"PEM\n", board_id)
+
+
+def _put(city: Path, entry: Board, key: bytes, pem: bytes, board_id: str = BOARD) -> Board:
+    return registry.enrol(
+        city,
+        board_id,
+        lambda _: entry,
+        admitted=inventory.load(city).boards.get(board_id),
+        report_key=key,
+        certificate_pem=pem,
+    )
 
 
 def _tree(city: Path) -> dict[str, bytes]:
@@ -98,10 +109,52 @@ def test_the_same_board_at_two_desks_is_enrolled_once(city: Path) -> None:
     _enrol(city)
     before = _tree(city)
     with pytest.raises(EnrolmentError, match=BOARD):
-        registry.enrol(
-            city, BOARD, _entry(room="R102"), report_key=bytes(32), certificate_pem=b"OTHER\n"
-        )
+        _put(city, _entry(room="R102"), bytes(32), b"OTHER\n")
     assert _tree(city) == before
+
+
+@pytest.mark.parametrize(
+    ("update", "told"),
+    [
+        ({"revoked": datetime(2026, 8, 1, tzinfo=UTC)}, "was revoked meanwhile"),
+        ({"retired": datetime(2026, 8, 1, tzinfo=UTC)}, "was retired meanwhile"),
+        ({"room": "R102"}, "was moved to school-north, R102 meanwhile"),
+        ({"role": "ap-monitor"}, r"changed in the registry \(role\) meanwhile"),
+        (None, "removed it, meanwhile"),
+    ],
+)
+def test_what_somebody_else_did_meanwhile_stays(
+    city: Path, update: dict[str, object] | None, told: str
+) -> None:
+    _enrol(city)
+    admitted = inventory.load(city).boards[BOARD]
+    changed = {} if update is None else {BOARD: admitted.model_copy(update=update)}
+    (city / "registry.toml").write_text(registry.render(changed))
+    before = _tree(city)
+    with pytest.raises(EnrolmentError, match=told) as caught:
+        registry.enrol(
+            city, BOARD, lambda _: _entry(2), admitted=admitted, report_key=bytes(32),
+            certificate_pem=b"NEW\n",
+        )  # fmt: skip
+    assert caught.value.hint
+    assert _tree(city) == before
+
+
+def test_what_nobody_asked_about_is_kept(city: Path) -> None:
+    _enrol(city)
+    admitted = inventory.load(city).boards[BOARD]
+    meanwhile = admitted.model_copy(update={"revoked_because": "noted by another desk"})
+    (city / "registry.toml").write_text(registry.render({BOARD: meanwhile}))
+
+    def change(now: Board | None) -> Board:
+        assert now == meanwhile
+        return now.model_copy(update={"agent": "0.2.0"})
+
+    entry = registry.enrol(
+        city, BOARD, change, admitted=admitted, report_key=KEY, certificate_pem=b"PEM\n"
+    )
+    assert entry == meanwhile.model_copy(update={"agent": "0.2.0"})
+    assert inventory.load(city).boards[BOARD] == entry
 
 
 def test_enrolled_again_with_the_same_key_a_board_changes_as_told(city: Path) -> None:
@@ -109,7 +162,7 @@ def test_enrolled_again_with_the_same_key_a_board_changes_as_told(city: Path) ->
     before = _tree(city)
     _enrol(city)
     assert _tree(city) == before
-    registry.enrol(city, BOARD, _entry(room="R102"), report_key=KEY, certificate_pem=b"PEM\n")
+    _put(city, _entry(room="R102"), KEY, b"PEM\n")
     assert inventory.load(city).boards[BOARD].room == "R102"
 
 
@@ -164,9 +217,7 @@ def test_a_full_disk_takes_all_back(
 
     monkeypatch.setattr(file, "write", full)
     with pytest.raises(EnrolmentError, match="No space left") as caught:
-        registry.enrol(
-            city, BOARD, _entry(1 + again), report_key=bytes(32), certificate_pem=b"NEW\n"
-        )
+        _put(city, _entry(1 + again), bytes(32), b"NEW\n")
     assert caught.value.hint
     assert _tree(city) == before
 
@@ -194,7 +245,9 @@ for number in range(first, first + count):
         enrolled=datetime(2026, 7, 1, tzinfo=UTC),
         certificate_expires=datetime(2036, 7, 1, tzinfo=UTC),
     )
-    registry.enrol(city, board, entry, report_key=bytes(32), certificate_pem=b"PEM")
+    registry.enrol(
+        city, board, lambda _: entry, admitted=None, report_key=bytes(32), certificate_pem=b"PEM"
+    )
     print(board, flush=True)
 """
 
@@ -272,7 +325,5 @@ def test_times_keep_their_second(city: Path) -> None:
 
 def test_a_boards_earlier_certificates_stay_known(city: Path) -> None:
     for key_id, pem in ((1, b"FIRST\n"), (2, b"SECOND\n"), (2, b"SECOND\n")):
-        registry.enrol(
-            city, BOARD, _entry(key_id), report_key=bytes([key_id]) * 32, certificate_pem=pem
-        )
+        _put(city, _entry(key_id), bytes([key_id]) * 32, pem)
     assert (city / "boards" / f"{BOARD}.pem").read_bytes() == b"SECOND\nFIRST\n"

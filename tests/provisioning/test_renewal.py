@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,11 +16,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 import fleet.cli
-from fleet import authority, inventory, revocation
+from fleet import authority, file, inventory, revocation
+from fleet.authority import AuthorityError
 from fleet.errors import NetzpulsError
-from provisioning import journal, registry, renewal
+from provisioning import identity, journal, registry, renewal
 from provisioning.check import CheckRequest, check_board
-from provisioning.errors import RenewalError, SelfTestError, StoppedError
+from provisioning.errors import EnrolmentError, RenewalError, SelfTestError, StoppedError
 from provisioning.flash import FlashRequest, Progress, flash_board
 from provisioning.renewal import RenewalRequest, renew
 from tests.provisioning import bench
@@ -157,6 +160,109 @@ def test_a_cut(flashed: FlashRequest, board: Board, new_key: bool, stage: str, t
         assert files["identity/board.key.der"] == begun.key_der
     assert journal.boards(flashed.city) == []
     assert _is_good(flashed)
+
+
+@pytest.mark.parametrize("new_key", [False, True])
+@pytest.mark.parametrize("verb", ["revoke", "retire", "move"])
+def test_what_another_technician_does_meanwhile_stays(
+    flashed: FlashRequest, board: Board, new_key: bool, verb: str
+) -> None:
+    city = flashed.city
+    place = ["--site", "school-north", "--room", "R102"] if verb == "move" else []
+
+    def meanwhile(step: Progress) -> None:
+        if step.stage == "enrol":
+            with pytest.raises(SystemExit) as exited:
+                fleet.cli.main(["board", verb, "--city", str(city), BOARD, *place])
+            assert exited.value.code == 0
+
+    with pytest.raises(EnrolmentError, match="meanwhile"):
+        renew(_request(flashed, new_key=new_key), board.port, meanwhile)
+    entry = inventory.load(city).boards[BOARD]
+    assert (entry.key_id, bool(entry.revoked), bool(entry.retired), entry.room) == (
+        1, verb == "revoke", verb == "retire", "R102" if verb == "move" else "R101",
+    )  # fmt: skip
+    # Nothing that would hold is left out of what was revoked.
+    known = {each.serial_number for each in revocation.certificates(city, BOARD)}
+    assert revocation.serials(revocation.read(city)).keys() == (
+        known if verb == "revoke" else set()
+    )
+
+
+class _KilledError(BaseException):
+    """The process is gone."""
+
+
+@pytest.mark.parametrize("then", ["renew", "flash"])
+@pytest.mark.parametrize(
+    "before", ["revoked.pem", f"{BOARD}.2.key", f"{BOARD}.pem", "registry.toml", "the journal"]
+)
+def test_a_kill_while_it_is_enrolled(
+    flashed: FlashRequest,
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    before: str,
+    then: str,
+) -> None:
+    """No second identity is made, and the old certificates are revoked in the end."""
+    city, old, real = flashed.city, _enrolled(flashed.city), file.write
+
+    def killed(path: Path, *rest: Any) -> None:
+        if path.name == before:
+            raise _KilledError
+        real(path, *rest)
+
+    def discard(*_: Any) -> None:
+        raise _KilledError
+
+    monkeypatch.setattr(file, "write", killed)
+    if before == "the journal":
+        monkeypatch.setattr(journal, "discard", discard)
+    with pytest.raises(_KilledError):
+        renew(_request(flashed, new_key=True), board.port)
+    monkeypatch.undo()
+    begun = journal.load(city, BOARD)
+    assert begun
+    if then == "renew":
+        renew(_request(flashed, new_key=before != "the journal"), board.port)
+    else:
+        flash_board(flashed)
+    files = _files(board)
+    assert inventory.load(city).boards[BOARD].key_id == 2
+    assert files["identity/board.key.der"] == begun.key_der
+    assert files["identity/report.key"] == begun.report_key
+    assert revocation.serials(revocation.read(city)).keys() == {old.serial_number}
+    assert journal.boards(city) == []
+    assert _is_good(flashed)
+
+
+def test_a_new_key_that_flashing_began_ends_the_old_ones_too(
+    flashed: FlashRequest, board: Board
+) -> None:
+    old = _enrolled(flashed.city)
+    begun = identity.made(flashed.city, BOARD, authority.load(flashed.city))
+    journal.save(flashed.city, begun)
+    assert renew(_request(flashed, new_key=True), board.port).revoked == 1
+    assert _files(board)["identity/board.key.der"] == begun.key_der
+    assert revocation.serials(revocation.read(flashed.city)).keys() == {old.serial_number}
+
+
+def test_a_list_that_cannot_be_written_leaves_the_registry_as_it_was(
+    flashed: FlashRequest, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry, real = inventory.load(flashed.city).boards[BOARD], file.write
+
+    def full(path: Path, *rest: Any) -> None:
+        if path.name == "revoked.pem":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, *rest)
+
+    monkeypatch.setattr(file, "write", full)
+    with pytest.raises(AuthorityError, match="No space left"):
+        renew(_request(flashed, new_key=True), board.port)
+    assert inventory.load(flashed.city).boards[BOARD] == entry
+    monkeypatch.undo()
+    assert renew(_request(flashed, new_key=True), board.port).revoked == 1
 
 
 def test_a_board_that_is_not_well_keeps_what_the_registry_says(
