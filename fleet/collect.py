@@ -33,7 +33,7 @@ from fleet.inventory import Inventory
 from fleet.login import host_of
 from fleet.runner import Stop
 from fleet.ssh import Deadlines, Session
-from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps
+from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps, tidying
 from fleet.text import printable
 from fleet.visit import Visit
 
@@ -169,7 +169,6 @@ def collect(
                 result.error = outcome.error
                 result.done = True
                 on_progress(result)
-        _let_go(city, writer)
         visit.remember(
             store.folder,
             {
@@ -181,6 +180,8 @@ def collect(
                 if result.read
             },
         )
+        with tidying(tell):
+            _let_go(city, writer)
     with store.reading() as connection:
         _count_gaps(city, results, gaps(connection))
     return list(results.values())

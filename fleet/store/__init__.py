@@ -21,6 +21,7 @@ from fleet.store.writer import (
     Writer,
     count_reports,
     gaps,
+    tidying,
 )
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Writer",
     "count_reports",
     "gaps",
+    "tidying",
 ]

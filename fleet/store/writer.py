@@ -154,7 +154,8 @@ class Store:
                 writer = Writer(self, memory, tell)
                 yield writer
                 settled_s = int(time.time()) - _SETTLED_S
-                writer.pack(before_s=settled_s - settled_s % part.DAY_S)
+                with tidying(tell):
+                    writer.pack(before_s=settled_s - settled_s % part.DAY_S)
 
     @contextlib.contextmanager
     def held(self, kind: int) -> Iterator[None]:
@@ -189,6 +190,15 @@ class Store:
                 ) from None
 
 
+@contextlib.contextmanager
+def tidying(tell: Callable[[str], None]) -> Iterator[None]:
+    """Let a failure be told and no more: what was collected is in the store, and stays."""
+    try:
+        yield
+    except StoreError as error:
+        tell(f"the store was not tidied: {error.message}; {error.hint}")
+
+
 class Writer:
     """Puts reports into the store; safe to use from several threads.
 
@@ -207,7 +217,8 @@ class Writer:
             version = _version(connection, store.path)
             if version == schema.VERSION:
                 shelf = part.Shelf(connection, store.folder)
-                shelf.sweep()
+                with tidying(tell):
+                    shelf.sweep()
                 if strangers := shelf.strangers():
                     tell(
                         f"{strangers} day files in {store.folder} are of another {STORE_FILE}: "

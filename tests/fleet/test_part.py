@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet import inventory, report, uptime
+from fleet import collect, inventory, report, uptime
 from fleet.errors import ConfigurationError, StoreError
 from fleet.inventory import Inventory
 from fleet.period import Period
@@ -336,6 +336,40 @@ def test_a_full_disk_while_packing_changes_nothing(tmp_path: Path, board: TestBo
         assert open_store.pack(least=1, before_s=DAY_S + 3 * 86_400) == 2160
     assert _rows(store) == (2160, 0)
     assert verify(tmp_path).differences == ()
+
+
+def test_a_store_that_cannot_be_tidied_costs_no_collection(tmp_path: Path) -> None:
+    town = Town(tmp_path / "city")
+    town.gateway("gw-1", ssh_port=1)
+    town.write()
+    path = town.folder / "inventory.toml"
+    path.write_text(f"{path.read_text()}\n[store]\nraw_months = 1\n")
+    city = inventory.load(town.folder)
+    store = Store(city.folder)
+    _put(store, _days(town.boards[0], 1), pack=1)
+    day_file = next((store.folder / "report").glob("*/*.parquet"))
+    day_file.unlink()
+    (day_file / "other").mkdir(parents=True)
+    for _ in range(2):
+        told: list[str] = []
+        (found,) = collect.collect(city, tell=told.append)
+        assert found.error is not None
+        assert found.error.code != "store"
+        assert any("the store was not tidied: " in each for each in told)
+
+
+def test_days_that_cannot_be_packed_stay_and_are_told(
+    tmp_path: Path, board: TestBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "_LEAST_PACKED", 100)
+    store = Store(tmp_path)
+    store.folder.mkdir()
+    (store.folder / "report").touch()
+    told: list[str] = []
+    with store.writing(told.append) as open_store:
+        open_store.ingest("gw-1", CURSOR, _days(board, 1))
+    assert ["the store was not tidied: " in each for each in told] == [True]
+    assert _rows(store) == (120, 120)
 
 
 def test_a_missing_day_file_is_said(tmp_path: Path, board: TestBoard) -> None:
