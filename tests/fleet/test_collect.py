@@ -184,10 +184,10 @@ def test_a_hanging_host_does_not_hold_back_the_others(town: Town, login: Login) 
                 seen.append(result)
                 arrived.append(time.monotonic() - began)
 
-        results = collect(town.write(), timeout_s=1.5, on_progress=on_progress)
+        results = collect(town.write(), timeout_s=4, on_progress=on_progress)
     assert [result.gateway for result in seen] == ["gw-1", "gw-0"]
     assert [result.error is None for result in results] == [False, True]
-    assert arrived[1] < 6
+    assert arrived[1] < 10
 
 
 def test_an_unreachable_host_is_named(town: Town) -> None:
