@@ -8,7 +8,8 @@ from pathlib import Path
 
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
-from fleet import detail, store
+from fleet import detail
+from fleet.store import schema
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 
@@ -79,8 +80,8 @@ def test_no_block_and_no_column_can_hold_a_clients_address() -> None:
         [0] * 14
     )
 
-    columns = {name: kind for name, kind in store.COLUMNS.items() if kind in ("BLOB", "VARCHAR")}
+    columns = {name: kind for name, kind in schema.COLUMNS.items() if kind in ("BLOB", "VARCHAR")}
     assert set(columns) == {"device", "gateway", "bssid", "raw"}
     words = re.compile(r"client|station|user|person|host|ip_|ssid|mac")
-    names = [name for kind in detail.KINDS for name, _ in kind.fields] + list(store.COLUMNS)
+    names = [name for kind in detail.KINDS for name, _ in kind.fields] + list(schema.COLUMNS)
     assert {name for name in names if words.search(name)} == {"bssid"}
