@@ -22,6 +22,7 @@ from typing import Any
 from firmware.linkreport import bench as wire
 from fleet import file
 from fleet.gateway import keyring
+from fleet.gateway.database import DatabaseError, Reader
 from fleet.gateway.settings import Folder
 from fleet.inventory import BENCH, SECRETS_FOLDER, Inventory, Tested, Wlan
 from provisioning import configuration, journal
@@ -89,6 +90,19 @@ class Bench:
                 f"{error.strerror or error}",
                 hint="make room, or the folder writable, and run the same command again",
             ) from None
+
+    def holds(self, board: str, key_id: int, seq: int) -> bool:
+        """Tell whether the gateway's collector has committed a report.
+
+        Raises: BenchDownError: what it has cannot be read.
+        """
+        if not self.folder.database.is_file():
+            return False
+        try:
+            with contextlib.closing(Reader(self.folder.database)) as reader:
+                return reader.holds(board, key_id, seq)
+        except DatabaseError as error:
+            raise BenchDownError(error.message, hint=error.hint) from None
 
 
 def of(city: Inventory) -> Bench | None:

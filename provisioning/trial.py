@@ -117,6 +117,7 @@ class Trial:
         steps = self._steps()
         if not steps:
             return {}
+        seq = int(time.time())  # of the report: higher than any before
         repl = Repl(self.line, self.on_wait)
         found: dict[str, Any] = {}
         step = steps[0]
@@ -124,8 +125,10 @@ class Trial:
             for step in steps:
                 with self.stage(step):
                     if step == steps[0]:
-                        self._begin(repl, steps)
+                        self._begin(repl, steps, seq)
                     found |= self._measured(step, self._passed(repl, step))
+                    if step == "report":
+                        self._look(seq)
         except ReplError as error:
             raise SelfTestError(
                 f"{self.board} does not do what it is told over its console: {error}",
@@ -148,12 +151,11 @@ class Trial:
         # Without a time server the time comes with the acknowledgement.
         return [each for each in steps if each != "time" or (self.bench and self.bench.ntp)]
 
-    def _begin(self, repl: Repl, steps: Iterable[str]) -> None:
+    def _begin(self, repl: Repl, steps: Iterable[str], seq: int) -> None:
         most_ms = {step: int(_MOST_S[step] * 1000) for step in steps}
         repl.interrupt(_STOP_S)
         repl.run(
-            "from agent.bench import prove\n"
-            f"prove({self.config.decode()!r}, {most_ms!r}, {int(time.time())})\n"
+            f"from agent.bench import prove\nprove({self.config.decode()!r}, {most_ms!r}, {seq})\n"
         )
 
     def _passed(self, repl: Repl, step: str) -> dict[str, Any]:
@@ -186,6 +188,19 @@ class Trial:
         if told.get("ok") is not True:
             raise self._failure(step, *self._why(step, told))
         return told
+
+    def _look(self, seq: int) -> None:
+        """See that the gateway has the report: a board can say anything.
+
+        Raises: SelfTestError: it has not.
+        """
+        bench, key_id = self.bench, json.loads(self.config)["key_id"]
+        if bench is not None and not bench.holds(self.board, key_id, seq):
+            raise self._failure(
+                "report",
+                "it says that its report was acknowledged, but the bench's gateway has none",
+                f"does netzpuls gateway bench run in {bench.folder.path}? Is this board ours?",
+            )
 
     def _failure(self, step: str, why: str, hint: str) -> SelfTestError:
         return SelfTestError(
@@ -227,9 +242,11 @@ class Trial:
     def _measured(self, step: str, told: Mapping[str, Any]) -> dict[str, Any]:
         """Return what is worth telling of a step that was passed.
 
-        Raises: SelfTestError: it got a wrong time.
+        Raises: SelfTestError: it got a wrong time, or none.
         """
         time_s = told.get("time_s")
+        if step == "time" and not isinstance(time_s, int):
+            raise self._failure(step, "it does not say what time it was told", _AGAIN)
         if isinstance(time_s, int):
             ahead_s = time_s - int(time.time())
             if abs(ahead_s) > _CLOCK_OFF_S:

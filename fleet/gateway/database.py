@@ -248,6 +248,18 @@ class Reader:
             left -= len(chunk)
             after = chunk[-1][0]
 
+    def holds(self, device: str, key_id: int, seq: int) -> bool:
+        """Tell whether a report is here.
+
+        Raises: DatabaseError: the file cannot be read.
+        """
+        with self._reading():
+            found = self._connection.execute(
+                "SELECT 1 FROM report WHERE device = ? AND key_id = ? AND seq = ?",
+                (device, key_id, seq),
+            )
+            return found.fetchone() is not None
+
     def close(self) -> None:
         """Close the file."""
         self._connection.close()

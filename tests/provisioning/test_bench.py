@@ -8,6 +8,7 @@ import os
 import pty
 import shutil
 import threading
+import time
 import tty
 from pathlib import Path
 from typing import Any
@@ -210,13 +211,18 @@ def _line(**told: Any) -> bytes:
 
 
 LATE = {"ok": False, "late": True}
-PASSED = _line(step="join", ok=True, rssi_dbm=-50, ms=3), _line(step="time", ok=True)
+PASSED = (
+    _line(step="join", ok=True, rssi_dbm=-50, ms=3),
+    _line(step="time", ok=True, time_s=int(time.time())),
+)
+CONNECTED = (*PASSED, _line(step="gateway", ok=True))
 
 
 @pytest.fixture
 def desk(city: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(trial, "_MOST_S", dict.fromkeys(trial._MOST_S, 0.2))
     monkeypatch.setattr(trial, "_SLACK_S", 0.3)
+    monkeypatch.setattr(trial, "_CLOCK_OFF_S", 86_400)  # the lines are older than the test
     monkeypatch.setattr("provisioning.repl._ANSWER_S", 0.4)
     _runs(city)
     found = bench.of(inventory.load(city))
@@ -259,9 +265,11 @@ def _try(desk: Bench, *lines: bytes, ends: bool = True) -> SelfTestError:
         ([*PASSED, _line(step="gateway", ok=False, trouble=4)], "refuses its certificate"),
         ([*PASSED, _line(step="gateway", **LATE)], "nobody answers at 10.201.0.2:8883"),
         (
-            [*PASSED, _line(step="gateway", ok=True), _line(step="report", taken=False, **LATE)],
+            [*CONNECTED, _line(step="report", taken=False, **LATE)],
             "not even the broker took it",
         ),
+        ([PASSED[0], _line(step="time", ok=True)], "it does not say what time it was told"),
+        ([*CONNECTED, _line(step="report", ok=True)], "but the bench's gateway has none"),
         ([_line(step="join", ok=False, said=f"{BENCH_KEY}\x1b[1m" + "x" * 9999)], "(secret)"),
     ],
 )
