@@ -104,7 +104,7 @@ def test_provisioning_takes_only_the_base_of_fleet() -> None:
         *base,
         *("fleet.authority", "fleet.login", "fleet.revocation", "fleet.cli.output"),
         # The bench's gateway is told its boards by the desk.
-        *("fleet.gateway.keyring", "fleet.gateway.settings"),
+        *("fleet.gateway.keyring", "fleet.gateway.settings", "fleet.gateway.database"),
         *("firmware.linkreport", "provisioning"),
     }
     # The image holds the board's sources as data: the package itself says where they are.
