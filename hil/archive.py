@@ -54,6 +54,13 @@ class Archive:
         )
         return (replace(self, suite=following, sources=sources),)
 
+    def at(self, suite: str) -> Archive:
+        """Return another of the distribution's releases as the same mirrors have it."""
+        sources = tuple(
+            (mirror, suite + name.removeprefix(self.suite)) for mirror, name in self.sources
+        )
+        return replace(self, suite=suite, sources=sources)
+
 
 def read_archive(os_release: Mapping[str, str], known: str, mirror: str = "") -> Archive:
     """Find out where this machine's distribution keeps its packages.
@@ -131,7 +138,7 @@ class Apt:
         listed = " ".join(f'"{each}";' for each in architectures)
         # The machine's hooks stay out; how it reaches its mirrors (proxies, certificates) stays in.
         (folder / "apt.conf").write_text(
-            _connection_settings()
+            connection_settings()
             + f"""
             Dir::Etc::main "{folder}/empty/none";
             Dir::Etc::parts "{folder}/empty";
@@ -175,7 +182,7 @@ class Apt:
 
     def update(self) -> None:
         """Fetch the package lists; a source that the archive's key did not sign is left out."""
-        self.warnings = _complaints(self._run("update").stderr)
+        self.warnings = complaints(self._run("update").stderr)
 
     def closure(self, architecture: str, packages: list[str]) -> dict[str, str]:
         """Return the packages with the libraries they need: name → version.
@@ -188,7 +195,7 @@ class Apt:
         if answer.returncode or not listed:
             raise FetchError(
                 f"apt found no {', '.join(packages)} ({architecture}) that it could verify: "
-                + (self.warnings or _complaints(answer.stderr) or "no reason given"),
+                + (self.warnings or complaints(answer.stderr) or "no reason given"),
                 hint="check the network and that `sudo apt update` works here, then run it again",
             )
         return {
@@ -204,19 +211,20 @@ class Apt:
         answer = self._run("download", *wanted, cwd=into)
         if answer.returncode:
             raise FetchError(
-                f"apt could not download {architecture} packages: {_complaints(answer.stderr)}",
+                f"apt could not download {architecture} packages: {complaints(answer.stderr)}",
                 hint="check the network, then run it again",
             )
 
 
-def _connection_settings() -> str:
+def connection_settings() -> str:
     """Return apt's own settings for proxies, certificates and the age of signatures."""
     dump = output("apt-config", "dump")
     kept = ("Acquire::http", "Acquire::https", "Acquire::ForceIPv", "Acquire::Check-", "Dir::Etc ")
     return "\n".join(line for line in dump.splitlines() if line.startswith(kept))
 
 
-def _complaints(stderr: str) -> str:
+def complaints(stderr: str) -> str:
+    """Return apt's errors and warnings, each once."""
     lines = [line[3:] for line in stderr.splitlines() if line.startswith(("E: ", "W: "))]
     return "; ".join(dict.fromkeys(lines))
 
@@ -232,7 +240,7 @@ def output(*command: str) -> str:
     )
     if answer.returncode:
         raise FetchError(
-            f"{' '.join(command)} fails: {_complaints(answer.stderr) or answer.stderr.strip()}",
+            f"{' '.join(command)} fails: {complaints(answer.stderr) or answer.stderr.strip()}",
             hint="apt itself does not work on this machine: see what `sudo apt update` says",
         )
     return answer.stdout

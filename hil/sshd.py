@@ -102,7 +102,7 @@ class SshServer:
         sshd = tool.find("sshd")
         self.user = _account()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.host_key = _host_key(self.folder / "host_key")
+        self.host_key = host_key(self.folder / "host_key")
         (self.folder / "authorized_keys").write_text(self.authorized_key)
         for _ in range(_PORT_TRIES):
             self.port = self._wanted_port or _free_port()
@@ -230,7 +230,7 @@ def _account() -> str:
     return entry.pw_name
 
 
-def _host_key(path: Path) -> str:
+def host_key(path: Path) -> str:
     """Return the public half of the server's key, made on first use."""
     if path.exists():
         key = serialization.load_ssh_private_key(path.read_bytes(), None)

@@ -5,7 +5,7 @@ dnsmasq on PATH; what is missing or too old is fetched by apt as the user who ru
 private state, from the mirrors that the machine's own sources name, accepted only with the
 signature of the distribution's archive key, unpacked into .tools/ and started by wrappers in
 .tools/bin/. The 32-bit MicroPython, whose pointers are as small as an ESP32's, always comes this
-way.
+way. What only real hosts for tests need (hil/host/) comes when the first of them is made.
 """
 
 from __future__ import annotations
@@ -66,13 +66,34 @@ DNSMASQ = Tool(
     pattern=r"Dnsmasq version (\d+(?:\.\d+)+)",
     hint=f"on Debian and Ubuntu: sudo apt install dnsmasq-base; {_FETCH}",
 )
-TOOLS = {each.name: each for each in (MICROPYTHON, MICROPYTHON32, MOSQUITTO, SSHD, DNSMASQ)}
+NSPAWN = Tool(
+    name="systemd-nspawn",
+    title="systemd-nspawn",
+    minimum=(250,),
+    probe=("--version",),
+    pattern=r"systemd (\d+(?:\.\d+)*)",
+    hint="on Debian: sudo apt install systemd-container",
+)
+MMDEBSTRAP = Tool(
+    name="mmdebstrap",
+    title="mmdebstrap",
+    minimum=(1, 3),
+    probe=("--version",),
+    pattern=r"mmdebstrap (\d+(?:\.\d+)+)",
+    hint="on Debian: sudo apt install mmdebstrap",
+)
+ON_DEMAND = (NSPAWN, MMDEBSTRAP)
+TOOLS = {
+    each.name: each for each in (MICROPYTHON, MICROPYTHON32, MOSQUITTO, SSHD, DNSMASQ, *ON_DEMAND)
+}
 PACKAGES = {
     "micropython": "micropython",
     "micropython32": "micropython",
     "mosquitto": "mosquitto",
     "sshd": "openssh-server",
     "dnsmasq": "dnsmasq-base",
+    "systemd-nspawn": "systemd-container",
+    "mmdebstrap": "mmdebstrap",
 }
 
 
@@ -85,9 +106,20 @@ def find(name: str) -> Path:
 
 
 def missing() -> list[Tool]:
-    """Return the tools that this machine still lacks and could have."""
+    """Return the tools that this machine still lacks and could have, but for those on demand."""
     wanted = [each for each in TOOLS.values() if each is not MICROPYTHON32 or _x86_64()]
-    return [each for each in wanted if not _present(each)]
+    return [each for each in wanted if each not in ON_DEMAND and not _present(each)]
+
+
+def demand(each: Tool) -> Path:
+    """Return the absolute path of a tool, which is fetched now if it is missing.
+
+    Raises: FetchError: see `fetch`.
+    """
+    if not _present(each):
+        fetch([each], os.environ.get("DEBIAN_MIRROR", ""))
+        tool.find.cache_clear()
+    return tool.find(each)
 
 
 def _present(each: Tool) -> bool:
@@ -112,7 +144,9 @@ def fetch(wanted: list[Tool], mirror: str = "") -> None:
         if not names:
             _say("no 32-bit MicroPython without apt: the tests that use it are skipped")
             return
-        raise FetchError(f"missing, and there is no apt to fetch it: {names}", hint=_install_hint())
+        raise FetchError(
+            f"missing, and there is no apt to fetch it: {names}", hint=_install_hint(wanted)
+        )
     folder = tool.folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -128,12 +162,12 @@ def fetch(wanted: list[Tool], mirror: str = "") -> None:
             raise FetchError(
                 f"cannot write the tools: {error}", hint=f"check the folder {folder}"
             ) from error
-        error.hint = error.hint or _install_hint()
+        error.hint = error.hint or _install_hint(wanted)
         raise
 
 
-def _install_hint() -> str:
-    needs = (f"{each.title} {dotted(each.minimum)}+" for each in TOOLS.values() if each.on_path)
+def _install_hint(wanted: list[Tool]) -> str:
+    needs = (f"{each.title} {dotted(each.minimum)}+" for each in wanted if each.on_path)
     return f"install these by hand, so that they are on PATH: {', '.join(needs)}"
 
 
@@ -154,37 +188,45 @@ def _only_one(folder: Path) -> Iterator[None]:
 def _fetch(wanted: list[Tool], folder: Path, scratch: Path, mirror: str) -> None:
     archive = read_archive(platform.freedesktop_os_release(), known_sources(), mirror)
     native = output("dpkg", "--print-architecture").strip()
-    by_architecture: dict[str, list[Tool]] = {}
+    by_tree: dict[str, list[Tool]] = {}
     for each in wanted:
-        by_architecture.setdefault("i386" if each is MICROPYTHON32 else native, []).append(each)
-    for architecture, tools in by_architecture.items():
+        by_tree.setdefault(_tree(each, native), []).append(each)
+    for tree, tools in by_tree.items():
         # What was fetched before stays: a tree is renewed as a whole.
         tools += [
             each
             for each in TOOLS.values()
-            if each not in tools and (folder / architecture / f"{each.name}.ok").exists()
+            if each not in tools and (folder / tree / f"{each.name}.ok").exists()
         ]
-    names = ", ".join(each.name for tools in by_architecture.values() for each in tools)
-    _say(f"fetching {names} from {archive.distribution.capitalize()} {archive.suite} (40 MB)")
-    for architecture, tools in by_architecture.items():
+    names = ", ".join(each.name for tools in by_tree.values() for each in tools)
+    _say(f"fetching {names} from {archive.distribution.capitalize()} {archive.suite} (up to 40 MB)")
+    for tree, tools in by_tree.items():
+        architecture = "i386" if tree == "i386" else native
         try:
-            _fetch_from_any(archive, architecture, tools, scratch)
+            _fetch_from_any(archive, architecture, tools, scratch / tree)
         except FetchError as error:
             if architecture == native or archive.distribution == "debian":
                 raise
             _say(f"no 32-bit MicroPython, the tests that use it are skipped: {error.message}")
             continue
-        _install(scratch / architecture, folder)
+        _install(scratch / tree, folder)
 
 
-def _fetch_from_any(archive: Archive, architecture: str, tools: list[Tool], scratch: Path) -> None:
-    """Fetch one architecture's tree; if a mirror is out of step, from the release that follows."""
+def _tree(each: Tool, native: str) -> str:
+    """Return the folder of a tool: one an architecture, and one each for what is on demand."""
+    if each in ON_DEMAND:
+        return each.name
+    return "i386" if each is MICROPYTHON32 else native
+
+
+def _fetch_from_any(archive: Archive, architecture: str, tools: list[Tool], tree: Path) -> None:
+    """Fetch one tree; if a mirror is out of step, from the release that follows."""
     first: FetchError | None = None
     for candidate in (archive, *archive.successors()):
-        apt = Apt(scratch / f"apt-{architecture}-{candidate.suite}", candidate, (architecture,))
+        apt = Apt(tree.with_name(f"apt-{tree.name}-{candidate.suite}"), candidate, (architecture,))
         apt.update()
         try:
-            _fetch_tree(apt, architecture, tools, scratch)
+            _fetch_tree(apt, architecture, tools, tree)
         except FetchError as error:
             first = first or error
             if not apt.warnings:  # the lists are whole: another release would only hide the reason
@@ -196,9 +238,11 @@ def _fetch_from_any(archive: Archive, architecture: str, tools: list[Tool], scra
         raise first
 
 
-def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], scratch: Path) -> None:
+def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], tree: Path) -> None:
     packages = [PACKAGES[each.name] for each in tools]
     closure = apt.closure(architecture, packages)
+    if tools == [MMDEBSTRAP]:  # a script: the machine's own Perl runs it
+        closure = {name: closure[name] for name in packages}
     for each in tools:
         version = closure[PACKAGES[each.name]].partition(":")
         offered = tool.parse(version[2] or version[0])
@@ -208,9 +252,8 @@ def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], scratch: Path) -
                 f"archive has {dotted(offered)}",
                 hint=f"{each.hint}, naming a Debian mirror: make setup DEBIAN_MIRROR=…",
             )
-    debs = scratch / f"{architecture}-debs"
+    debs = tree.with_name(f"{tree.name}-debs")
     apt.download(architecture, closure, debs)
-    tree = scratch / architecture
     unpack(debs, tree)
     for surplus in ("usr/share", "etc", "var"):
         shutil.rmtree(tree / surplus, ignore_errors=True)
@@ -228,6 +271,8 @@ _PROGRAMS = {
         "sshd-auth": "usr/lib/openssh/sshd-auth",
     },
     "dnsmasq": {"dnsmasq": "usr/sbin/dnsmasq"},
+    "systemd-nspawn": {"systemd-nspawn": "usr/bin/systemd-nspawn"},
+    "mmdebstrap": {"mmdebstrap": "usr/bin/mmdebstrap", "mmtarfilter": "usr/bin/mmtarfilter"},
 }
 
 
@@ -237,11 +282,7 @@ def _install(tree: Path, folder: Path) -> None:
     if home.exists():
         home.rename(tree.parent / f"{tree.name}-old")
     tree.rename(home)
-    loader = next(iter(sorted(home.glob("**/ld-linux*.so.*"), key=lambda path: path.is_symlink())))
-    libraries = ":".join(
-        f"$tree/{path.relative_to(home)}"
-        for path in (*home.glob("lib/*-linux-gnu*"), *home.glob("usr/lib/*-linux-gnu*"))
-    )
+    start = _start(home)
     (folder / "bin").mkdir(exist_ok=True)
     for name, programs in _PROGRAMS.items():
         if not (home / f"{name}.ok").exists():
@@ -249,11 +290,8 @@ def _install(tree: Path, folder: Path) -> None:
         for command, program in programs.items():
             if not (home / program).exists():
                 continue
-            # argv[0] names the wrapper, so that sshd, which starts itself anew, comes back to it.
             text = (
-                f'#!/bin/sh\ntree="${{0%/*}}/../{home.name}"\n'
-                f'exec "$tree/{loader.relative_to(home)}" --argv0 "$0" '
-                f'--library-path "{libraries}" "$tree/{program}" "$@"\n'
+                f'#!/bin/sh\ntree="${{0%/*}}/../{home.name}"\nexec {start}"$tree/{program}" "$@"\n'
             )
             fresh = tree.parent / command
             fresh.write_text(text)
@@ -267,6 +305,20 @@ def _install(tree: Path, folder: Path) -> None:
                 f"{each.title} was fetched and does not run on this machine", hint=each.hint
             )
         _say(f"  {each.title} {dotted(version)}")
+
+
+def _start(home: Path) -> str:
+    """Return how a wrapper starts a program of a tree: with the tree's own loader and libraries."""
+    loaders = sorted(home.glob("**/ld-linux*.so.*"), key=lambda path: path.is_symlink())
+    if not loaders:  # no libraries: it is a script
+        return ""
+    folders = ("lib/*-linux-gnu*", "usr/lib/*-linux-gnu*", "usr/lib/*-linux-gnu*/systemd")
+    libraries = ":".join(
+        f"$tree/{path.relative_to(home)}" for each in folders for path in home.glob(each)
+    )
+    # argv[0] names the wrapper, so that sshd, which starts itself anew, comes back to it.
+    loader = loaders[0].relative_to(home)
+    return f'"$tree/{loader}" --argv0 "$0" --library-path "{libraries}" '
 
 
 def _say(text: str) -> None:

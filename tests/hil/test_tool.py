@@ -358,7 +358,7 @@ def fetched(archive: Archive, scratch: Path, each: program.Tool) -> Path:
     scratch.mkdir()
     apt = archives.Apt(scratch / "apt", archive, (architecture(),))
     apt.update()
-    tool._fetch_tree(apt, architecture(), [each], scratch)
+    tool._fetch_tree(apt, architecture(), [each], scratch / architecture())
     return scratch / architecture()
 
 

@@ -1,0 +1,1 @@
+"""Real Debian hosts with systemd and SSH, for tests: docs/host-bed.md."""
