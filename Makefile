@@ -28,8 +28,10 @@ setup: $(STAMP)/project $(STAMP)/tools  ## fetch and install everything into .ve
 demo: setup  ## six virtual boards, a cut line, a table: the whole way in about a minute
 	@$(BIN)/netzpuls demo
 
+# Tests wait more than they compute, so three at a time suit two cores. A file stays together:
+# its fixtures are made once.
 test: check  ## set up, check and run all tests
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 3 --dist loadfile
 
 check: setup $(STAMP)/stubs  ## linter, format and types, host and board
 	@$(BIN)/ruff check
