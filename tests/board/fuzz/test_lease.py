@@ -98,7 +98,7 @@ class Server(FakeServer):
 @example([answer(dhcp.OFFER, server=NOWHERE), answer(dhcp.ACK, server=NOWHERE)])
 @example([answer(dhcp.OFFER, options=TOLD), answer(dhcp.NAK, address=NOWHERE)])
 @example([answer(dhcp.OFFER), answer(dhcp.ACK)])
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_probe_ends_with_a_verdict(replies: list[bytes]) -> None:
     case = test_dhcp.AddressingTest()
     case.setUp()

@@ -88,7 +88,7 @@ def places(value: object) -> list[tuple[object, ...]]:
 
 
 @given(st.sampled_from(places(FULL)[1:]), JSON | st.integers(-(2**70), 2**70))
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_configurations_with_one_odd_value(way: tuple[object, ...], value: object) -> None:
     document = json.loads(json.dumps(FULL))
     inner = document
@@ -169,7 +169,7 @@ def buses(draw: st.DrawFn) -> FakeBus:
 
 
 @given(buses())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_sensor_says_what_can_be_or_is_told_to_fail(bus: FakeBus) -> None:
     port, faults, state = NullPort(), FakeFaults(), []
     port.bus = bus
@@ -183,7 +183,7 @@ def test_a_sensor_says_what_can_be_or_is_told_to_fail(bus: FakeBus) -> None:
 
 
 @given(st.integers(0, 12), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_a_spool_on_damaged_flash_works_and_never_repeats_a_number(
     count: int, data: st.DataObject
 ) -> None:
@@ -243,7 +243,7 @@ def flashes(draw: st.DrawFn) -> dict[str, bytes]:
 
 
 @given(flashes())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_a_spool_finds_its_way_on_any_flash(content: dict[str, bytes]) -> None:
     files = FakeFiles()
     files.content = dict(content)

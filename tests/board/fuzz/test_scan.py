@@ -43,7 +43,7 @@ networks: st.SearchStrategy[Network] = st.tuples(
 @given(st.lists(networks, max_size=60), st.integers(0, 60000))
 @example([(b"Schule", OWN, 0, -128, 1)], 20000)
 @example([(b"Schule", OWN, 255, 0, 1)] * 60, 20000)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_a_scan_shows_is_a_verdict(found: list[Network], day: int) -> None:
     port = NullPort()
     port.networks = found

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hil.board import ControlClient
@@ -98,7 +98,7 @@ def test_a_line_without_end_is_cut_off(desk: Desk) -> None:
     assert desk.control.state()["mode"] == "run"
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50)
 @given(line=st.binary(max_size=60))
 def test_noise_never_ends_the_board(desk: Desk, line: bytes) -> None:
     (answer,) = send(desk, line.replace(b"\n", b" ") + b"\n")

@@ -202,7 +202,7 @@ def test_slip_forgets_a_frame_without_end() -> None:
 COMMANDS = st.sampled_from([*range(0x16), 0xD0, 0xD1, 0xD2, 0xD3, 0xD4, 0xFF])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.booleans(),
     st.lists(

@@ -76,7 +76,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(OPERATIONS)
 def test_it_behaves_as_a_dictionary(
     tmp_path_factory: pytest.TempPathFactory,
@@ -104,7 +104,7 @@ def test_it_behaves_as_a_dictionary(
     flash.close()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.binary(max_size=300), st.integers(0, 4096))
 def test_garbage_in_the_partition_is_survived(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes, at: int
