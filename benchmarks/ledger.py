@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 
 from firmware.linkreport import table, term
 from fleet import ledger
-from fleet.ledger import Ledger, Stint
+from fleet.ledger import Ledger
 from fleet.period import Period
+from fleet.stint import Stint
 from fleet.store import Store, fold, increment, schema
 
 START_S = 1_793_404_800  # 2026-10-31T00:00:00Z

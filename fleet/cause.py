@@ -5,7 +5,7 @@
     line           a site's line
     gateway        the router of a site does not answer: boards in several rooms say so
     site           something else that a site's rooms share: its DHCP or DNS server, its WLAN
-    access-point   boards that were on one access point lost it together
+    access-point   an access point; or boards that were on one lost it together
     room           what there is in one room
     board          the board itself: it says so, or another one in its room works
     netzpuls       Netzpuls' own collector or broker: boards ran on, and their reports are lost
@@ -13,7 +13,9 @@
 
 Every outage has one cause. "Together" is that they began within five minutes and overlap. An outage
 of a board is an effect of its site's line if what it missed lies behind the line, and the line was
-down for half of it or more. The last two kinds are no outages: no subject is blamed for them, and
+down for half of it or more; of an access point if it was on that one, lost its WLAN, and the access
+point was down for half of it or more. Access points of one site that go down together are something
+that the site's rooms share. The last two kinds are no outages: no subject is blamed for them, and
 nothing is up because of them.
 """
 
@@ -46,8 +48,9 @@ class Seen:
     """An outage, and what is known of its place.
 
     Attributes:
-        board: empty for a line.
-        access_point: the one that the board was on before, as hex; empty if that is not known.
+        board: empty for what is none.
+        access_point: the one that the board was on before, or that it is the outage of: its id, or
+            its BSSID if the inventory does not know it; empty if that is not known.
         in_company: whether another board in the room worked for half of the time or more.
     """
 
@@ -65,6 +68,11 @@ class Seen:
         """Whether it is the outage of a site's line."""
         return self.outage.kind == "line"
 
+    @property
+    def is_point(self) -> bool:
+        """Whether it is the outage of an access point."""
+        return self.outage.kind == "access-point"
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -73,7 +81,7 @@ class Cause:
     Attributes:
         name: of the provider, district, site, access point, room or board; of a gateway for
             `netzpuls` and `silence`.
-        outages: those that it explains; of a line or board its own comes first.
+        outages: those that it explains; of a line, access point or board its own comes first.
         sites: where.
         down: its time; with gaps, if it flapped.
         times: how often it broke.
@@ -107,21 +115,28 @@ class Cause:
         """The sites whose lines it took."""
         return tuple(sorted({each.site for each in self.outages if each.is_line}))
 
+    @property
+    def points(self) -> tuple[str, ...]:
+        """The access points that it took."""
+        return tuple(sorted({each.access_point for each in self.outages if each.is_point}))
+
 
 def find(found: Iterable[Seen]) -> list[Cause]:
     """Return the causes of all these outages by start; each outage is in exactly one."""
     ordered = sorted(found, key=_key)
     lines = [each for each in ordered if each.is_line]
-    effects: dict[Seen, list[Seen]] = {line: [] for line in lines}
-    lines_at = _by(lines, _site)
+    points = [each for each in ordered if each.is_point]
+    effects: dict[Seen, list[Seen]] = {each: [] for each in (*lines, *points)}
+    wholes = _by(effects, _site)
     left: list[Seen] = []
     for each in ordered:
-        if each.is_line:
+        if each in effects:
             continue
-        line = next((line for line in lines_at.get(each.site, ()) if _explains(line, each)), None)
-        (effects[line] if line else left).append(each)
+        whole = next((one for one in wholes.get(each.site, ()) if _explains(one, each)), None)
+        (effects[whole] if whole else left).append(each)
     causes = [
         *_of_lines(lines, effects),
+        *(cause for here in _by(points, _site).values() for cause in _of_points(here, effects)),
         *(
             cause
             for _, here in groupby(sorted(left, key=lambda s: (s.site, *_key(s))), _site)
@@ -132,17 +147,23 @@ def find(found: Iterable[Seen]) -> list[Cause]:
 
 
 def _key(each: Seen) -> tuple[int, int, str]:
-    return (each.outage.start_s, not each.is_line, each.outage.subject)
+    return (each.outage.start_s, not (each.is_line or each.is_point), each.outage.subject)
 
 
 def _site(each: Seen) -> str:
     return each.site
 
 
-def _explains(line: Seen, each: Seen) -> bool:
-    if line.site != each.site or each.outage.cause[0] not in _BEHIND_THE_LINE:
+def _explains(whole: Seen, each: Seen) -> bool:
+    """Tell whether a board's outage is an effect of a line's or an access point's at its site."""
+    layer = each.outage.cause[0]
+    if whole.is_line:
+        behind = layer in _BEHIND_THE_LINE
+    else:
+        behind = layer in _AIR and each.access_point == whole.access_point
+    if not behind:
         return False
-    both_s = span.length_s(span.common(line.outage.down, each.outage.down))
+    both_s = span.length_s(span.common(whole.outage.down, each.outage.down))
     return 2 * both_s >= each.outage.length_s
 
 
@@ -171,6 +192,16 @@ def _of_lines(lines: Sequence[Seen], effects: dict[Seen, list[Seen]]) -> Iterato
                 yield _cause(kind, name, everything)
         for line in rest:
             yield _cause("line", line.site, [line, *effects[line]])
+
+
+def _of_points(points: Sequence[Seen], effects: dict[Seen, list[Seen]]) -> Iterator[Cause]:
+    """Yield the causes of outages of access points at one site, which are by start."""
+    for group in _together(points):
+        everything = [each for point in group for each in (point, *effects[point])]
+        if len({each.access_point for each in group}) == 1:
+            yield _cause("access-point", group[0].access_point, everything)
+        else:
+            yield _cause("site", group[0].site, everything)
 
 
 def _provider(each: Seen) -> str:
@@ -240,8 +271,8 @@ def _by(found: Iterable[Seen], key: Callable[[Seen], Key]) -> dict[Key, list[See
 
 
 def _cause(kind: Kind, name: str, found: Sequence[Seen]) -> Cause:
-    """Return a cause whose time is that of its lines, or of all boards if it took none."""
-    own = [each for each in found if each.is_line] or list(found)
+    """Return a cause whose time is that of its lines or access points, or else of all boards."""
+    own = [each for each in found if each.is_line or each.is_point] or list(found)
     last = max(own, key=lambda each: each.outage.end_s)
     return Cause(
         kind,

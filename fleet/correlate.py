@@ -13,7 +13,7 @@ from operator import attrgetter
 import duckdb
 
 from firmware.linkreport import table
-from fleet import span
+from fleet import point, span
 from fleet.cause import Cause, Seen
 from fleet.inventory import Inventory
 from fleet.ledger import Interval
@@ -41,10 +41,10 @@ def seen(
         connection: to the store.
         city: its inventory.
         places: the posts by subject.
-        found: outages of lines and boards.
+        found: outages of lines, access points and boards.
         intervals: those of all boards in the time of the outages, by subject.
     """
-    points = _access_points(connection, places, found)
+    points = _access_points(connection, city, places, found)
     working = {
         subject: [(i.start_s, i.end_s) for i in some if i.state in (table.UP, table.DEGRADED)]
         for subject, some in groupby(intervals, key=attrgetter("subject"))
@@ -53,6 +53,9 @@ def seen(
     for number, each in enumerate(found):
         place = places.get(each.subject) if each.kind == "board" else None
         site_id = each.subject if each.kind == "line" else place.site if place else ""
+        if each.kind == "access-point":
+            points[number] = point.id_of(each.subject)
+            site_id = city.access_points[points[number]].site
         site = city.sites.get(site_id)
         answers.append(
             Seen(
@@ -143,7 +146,10 @@ def _in_company(
 
 
 def _access_points(
-    connection: duckdb.DuckDBPyConnection, places: Mapping[str, Post], found: Sequence[Outage]
+    connection: duckdb.DuckDBPyConnection,
+    city: Inventory,
+    places: Mapping[str, Post],
+    found: Sequence[Outage],
 ) -> dict[int, str]:
     """Return the access point that each board was on before its outage, by the outage's number."""
     asked = list(_asked(places, found))
@@ -161,7 +167,9 @@ def _access_points(
             "to": max(starts),
         },
     )
-    return {number: bytes(bssid).hex(":") for number, bssid in rows.fetchall()}
+    ids = {bssid: each for each, there in city.access_points.items() for bssid in there.bssids}
+    told = {number: bytes(bssid).hex(":") for number, bssid in rows.fetchall()}
+    return {number: ids.get(bssid, bssid) for number, bssid in told.items()}
 
 
 def _asked(places: Mapping[str, Post], found: Sequence[Outage]) -> Iterator[tuple[int, str, int]]:

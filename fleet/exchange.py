@@ -45,6 +45,8 @@ _REASON_COLUMNS = tuple(name for name in schema.COLUMNS if name.endswith("_reaso
 _NAMED = {"state": _STATES, "layer": _LAYERS, "reason": _REASONS} | dict.fromkeys(
     _REASON_COLUMNS, _REASONS
 )
+_ADDRESSES = ("bssid", "heard_well", "heard_weakly")
+_MOST_HEARD = 64
 _MOST = {"UTINYINT": 255, "USMALLINT": 65_535, "UINTEGER": (1 << 32) - 1, "TINYINT": 127}
 _COLUMNS = tuple(name for name in schema.COLUMNS if name not in ("gateway", "raw"))
 _KNOWN = {*_COLUMNS, "gateway", "site"}
@@ -141,7 +143,8 @@ def give(city: Path, path: Path) -> int:
             cases = " ".join(f"WHEN {n} THEN '{text}'" for text, n in _NAMED[name].items())
             columns.append(f"CASE {name} {cases} ELSE {name}::VARCHAR END AS {name}")
         else:
-            columns.append("lower(hex(bssid)) AS bssid" if name == "bssid" else name)
+            is_text = name in _ADDRESSES
+            columns.append(f"lower(hex({name})) AS {name}" if is_text else name)
     target = str(path).replace("'", "''")
     with Store(city).reading() as connection:
         try:
@@ -309,6 +312,8 @@ def _report(values: Values, now_s: int) -> tuple[object, ...]:
     row.setdefault("gateway_reason", table.UNTESTED if internet == table.UNTESTED else table.OK)
     for name in _REASON_COLUMNS:
         row.setdefault(name, table.UNTESTED)
+    if any(name in row for name in schema.HEARD):  # a list alone may be a part of all
+        row = {"heard_all": False, "heard_well": b"", "heard_weakly": b""} | row
     row.setdefault("received_s", now_s)
     row.setdefault("key_id", 1)
     row.setdefault("oldest_seq", 1)
@@ -320,11 +325,25 @@ def _report(values: Values, now_s: int) -> tuple[object, ...]:
     return (*(row.get(name) for name in schema.COLUMNS), NO_SEAL, NO_SEAL)
 
 
+def _addresses(name: str, value: object) -> bytes:
+    most = 1 if name == "bssid" else _MOST_HEARD
+    if isinstance(value, str) and re.fullmatch(rf"([0-9a-f]{{12}}){{1,{most}}}", value):
+        found = bytes.fromhex(value)
+        parts = {found[at : at + 6] for at in range(0, len(found), 6)}
+        if name == "bssid" or bytes(6) not in parts:
+            return found
+    times = "" if most == 1 else f", up to {most} times"
+    raise ValueError(f"{name} is not twelve hexadecimal digits{times}")
+
+
 def _value(name: str, kind: str, value: object) -> object:
-    if name == "bssid":
-        if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{12}", value):
-            return bytes.fromhex(value)
-        raise ValueError("bssid is not twelve hexadecimal digits")
+    if name in _ADDRESSES:
+        return _addresses(name, value)
+    if kind == "BOOLEAN":
+        found = {"true": True, "false": False}.get(str(value).lower())
+        if found is None:
+            raise ValueError(f"{name} is neither true nor false")
+        return found
     names = _NAMED.get(name, {})
     if isinstance(value, str) and value in names:
         return names[value]

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from zoneinfo import ZoneInfo
 
-from fleet import calendar, maintenance, span
+from fleet import calendar, maintenance, point, span
 from fleet.inventory import Inventory
 from fleet.inventory.calendar import ALWAYS
-from fleet.ledger import Window
 from fleet.maintenance import Maintenance
 from fleet.period import Period
 from fleet.post import Post
 from fleet.span import Span
+from fleet.stint import Window
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,12 @@ class Exclusion:
         """Return how much of a line's excluded time was maintenance."""
         return self._within(site, self._by_subject.get(site, []))
 
+    def point_maintenance_s(self, subject: str) -> int:
+        """Return how much of an access point's excluded time was maintenance."""
+        site = self.city.access_points[point.id_of(subject)].site
+        spans = [*self._by_subject.get(site, []), *self._by_subject.get(subject, [])]
+        return self._within(site, spans)
+
     def maintenance_s(self, place: Post) -> int:
         """Return how much of a place's excluded time was maintenance of its site or boards."""
         spans = list(self._by_subject.get(place.site, []))
@@ -85,8 +91,10 @@ class Exclusion:
 
 
 def subjects(city: Inventory, found: Maintenance) -> list[str]:
-    """Return the sites or the board that a window is for."""
+    """Return the sites, the board or the access point that a window is for."""
     kind, name = found.subject
+    if kind == "access-point":
+        return [point.subject(name)]
     if kind == "gateway":
         return sorted(site_id for site_id, site in city.sites.items() if site.gateway == name)
     return [name]

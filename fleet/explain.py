@@ -12,14 +12,14 @@ ledger's; here is said what it follows from.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import duckdb
 
 from firmware.linkreport import table, term
-from fleet import calendar, exclusion, post
+from fleet import calendar, exclusion, point, post
 from fleet.inventory import Inventory, Subject
 from fleet.ledger import Interval, Kind, Ledger
 from fleet.maintenance import Maintenance
@@ -27,6 +27,7 @@ from fleet.period import Period, duration, iso
 from fleet.post import Post
 from fleet.report import layer_name
 from fleet.store import Store, clock
+from fleet.store.air import SCAN
 
 _CLOCKS = {
     table.CLOCK_NONE: "none",
@@ -91,6 +92,50 @@ class Told:
 
 
 @dataclass(frozen=True)
+class Hearing:
+    """What one board heard of an access point at a second.
+
+    Attributes:
+        well: whether it heard it well; None if it did not hear it.
+        scanned: whether it knows all that was in the air.
+        seen_s, well_s: for how long it saw it, and heard it well, on the days by which it is told
+            what is normal; 0 if it never did before.
+        is_usual: whether it normally sees it.
+    """
+
+    well: bool | None = None
+    scanned: bool = False
+    seen_s: int = 0
+    well_s: int = 0
+    is_usual: bool = False
+
+    def rule(self) -> str:
+        """Return what that says of the access point."""
+        if self.well is not None:
+            return f"9: it heard the access point{'' if self.well else ', if weakly'}"
+        if not self.scanned:
+            return "9: it told of no scan of which all is known"
+        if not self.seen_s:
+            return "9: it scanned and did not hear it, but it never heard it before either"
+        usual = "so it normally sees it" if self.is_usual else "so it does not normally see it"
+        return (
+            "9: it scanned and did not hear it; on the last days on which it did, it heard it well "
+            f"for {duration(self.well_s)} of {duration(self.seen_s)}, {usual}"
+        )
+
+    def document(self) -> dict[str, Any]:
+        """Return it as `--json` prints it."""
+        return {
+            "heard": self.well is not None,
+            "well": self.well,
+            "scanned": self.scanned,
+            "seen_s": self.seen_s,
+            "well_s": self.well_s,
+            "normally_seen": self.is_usual,
+        }
+
+
+@dataclass(frozen=True)
 class Word:
     """What one board said of a second.
 
@@ -98,6 +143,7 @@ class Word:
         holds: the report that covers the second.
         before, after: its neighbours; of a second that no report covers, those around it.
         beaten: reports with the same time and a lower number.
+        hearing: what it heard of an access point that was asked for.
     """
 
     board: str
@@ -107,6 +153,7 @@ class Word:
     before: Told | None
     after: Told | None
     beaten: tuple[Told, ...]
+    hearing: Hearing | None = None
 
     @property
     def state(self) -> int:
@@ -193,6 +240,7 @@ class Word:
             "before": self.before.document(zone) if self.before else None,
             "after": self.after.document(zone) if self.after else None,
             "beaten": [each.document(zone) for each in self.beaten],
+            "hearing": self.hearing.document() if self.hearing else None,
         }
 
 
@@ -206,7 +254,7 @@ class Explanation:
         maintenance: the windows that exclude it.
         words: what each board said.
         lines: for a district or the city, the state of each site's line.
-        line_rule: how a line's state follows from the boards' words.
+        rule: how the state of a line or an access point follows from the boards' words.
     """
 
     subject: Subject
@@ -220,7 +268,7 @@ class Explanation:
     maintenance: tuple[Maintenance, ...]
     words: tuple[Word, ...]
     lines: Mapping[str, int]
-    line_rule: str
+    rule: str
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -233,7 +281,7 @@ class Explanation:
             "calendar": self.calendar,
             "outside_calendar": self.outside,
             "maintenance": [each.document(self.zone) for each in self.maintenance],
-            "line_rule": self.line_rule,
+            "rule": self.rule,
             "boards": [each.document(self.zone) for each in self.words],
             "lines": {site: term.STATES[state] for site, state in self.lines.items()},
         }
@@ -256,15 +304,20 @@ def explain(
     zone = ZoneInfo(city.city.timezone)
     period = Period(moment_s, moment_s + 1)
     places = [each for each in post.posts(city) if each.within(moment_s, moment_s + 1)]
-    there = _there(subject, places, moment_s)
+    there = _there(city, subject, places, moment_s)
     sites = sorted(_sites(city, subject, there))
     excluded = exclusion.find(city, period, sites, calendar_id)
     with Store(city.folder).reading() as connection:
-        ledger = Ledger(connection, period, post.stints(places), excluded.windows)
+        points = [each for each in point.of(city) if subject == Subject("access-point", each.id)]
+        ledger = Ledger(connection, period, post.stints(places), excluded.windows, points)
         kind: Kind = "board" if subject.kind in ("board", "room") else "line"
+        if points:
+            kind = "access-point"
         found = {each.subject: each for each in ledger.intervals(kind)}
         wide = subject.kind in ("city", "district")
         words = () if wide else _words(connection, there, moment_s)
+        if points:
+            words = _heard(connection, words, moment_s)
     state, layer, reason = _answer(subject, there, found)
     outside = ""
     if len(sites) == 1:
@@ -272,6 +325,7 @@ def explain(
         own = calendar.schedule(city, site, excluded.calendars[site])
         outside = calendar.why_not(own, moment_s, zone) if own else ""
     names = {*sites, *(word.board for word in words if subject.kind in ("board", "room"))}
+    names |= {each.subject for each in points}
     return Explanation(
         subject,
         moment_s,
@@ -287,11 +341,13 @@ def explain(
             site: found[site].state if site in found else table.UNKNOWN
             for site in (sites if wide else ())
         },
-        _line_rule(words) if subject.kind in ("site", "line") else "",
+        _rule(subject, words),
     )
 
 
-def _there(subject: Subject, places: Sequence[Post], moment_s: int) -> list[tuple[Post, str]]:
+def _there(
+    city: Inventory, subject: Subject, places: Sequence[Post], moment_s: int
+) -> list[tuple[Post, str]]:
     """Return the places that a subject has at a moment, and the board that is there."""
     found = [
         (place, stint.board) for place in places for stint in place.within(moment_s, moment_s + 1)
@@ -304,6 +360,8 @@ def _there(subject: Subject, places: Sequence[Post], moment_s: int) -> list[tupl
         ]
     if subject.kind in ("site", "line"):
         return [each for each in found if each[0].site == subject.id]
+    if subject.kind == "access-point":
+        return [each for each in found if each[0].site == city.access_points[subject.id].site]
     return []
 
 
@@ -314,6 +372,8 @@ def _sites(city: Inventory, subject: Subject, there: Sequence[tuple[Post, str]])
         return {each for each, site in city.sites.items() if site.district == subject.id}
     if subject.kind == "board":
         return {place.site for place, _ in there} & set(city.sites)
+    if subject.kind == "access-point":
+        return {city.access_points[subject.id].site}
     return {subject.id}
 
 
@@ -323,11 +383,64 @@ def _answer(
     """Return the ledger's state, layer and reason; no state where there is none of its own."""
     if subject.kind in ("city", "district") or (subject.kind == "room" and len(there) != 1):
         return None, 0, 0
-    name = subject.id if subject.kind in ("site", "line") else there[0][0].subject if there else ""
+    name = there[0][0].subject if there else ""
+    if subject.kind in ("site", "line"):
+        name = subject.id
+    elif subject.kind == "access-point":
+        name = point.subject(subject.id)
     interval = found.get(name)
     if interval is None:
         return table.UNKNOWN, 0, 0
     return interval.state, interval.layer, interval.reason
+
+
+def _rule(subject: Subject, words: Sequence[Word]) -> str:
+    if subject.kind in ("site", "line"):
+        return _line_rule(words)
+    return _point_rule(words) if subject.kind == "access-point" else ""
+
+
+def _point_rule(words: Sequence[Word]) -> str:
+    found = [(word.board, word.hearing or Hearing()) for word in words]
+    hearing = [board for board, heard in found if heard.well is not None]
+    if hearing:
+        return f"9: the access point is up, because {', '.join(hearing)} heard it"
+    lacking = [board for board, heard in found if heard.scanned and heard.is_usual]
+    if lacking:
+        return (
+            f"9: the access point is down: {', '.join(lacking)} scanned and normally would have "
+            "heard it, and none did"
+        )
+    return "9: nobody knows: none heard it, and none that normally does looked"
+
+
+def _heard(
+    connection: duckdb.DuckDBPyConnection, words: Sequence[Word], moment_s: int
+) -> tuple[Word, ...]:
+    """Return the words with what their boards heard; `fleet.point` has laid its tables."""
+    rows = connection.execute(_HEARD, {"moment": moment_s, "scan": SCAN}).fetchall()
+    found = {board: Hearing(*values) for board, *values in rows}
+    return tuple(replace(word, hearing=found.get(word.board, Hearing())) for word in words)
+
+
+_HEARD = """
+    WITH here AS (FROM stay WHERE start_s <= $moment AND end_s > $moment),
+    heard AS (
+        SELECT stay AS number, bool_or(well) AS well FROM seen
+        WHERE start_s <= $moment AND end_s > $moment GROUP BY stay
+    ),
+    scanned AS (
+        SELECT DISTINCT device FROM sighting
+        WHERE bssid = $scan AND start_s <= $moment AND end_s > $moment
+    )
+    SELECT device, any_value(well), bool_or(scanned.device IS NOT NULL),
+        coalesce(any_value(seen_s), 0), coalesce(any_value(well_s), 0),
+        coalesce(any_value(is_usual), false)
+    FROM here LEFT JOIN heard USING (number) LEFT JOIN scanned USING (device)
+        LEFT JOIN (FROM usual WHERE start_s <= $moment AND end_s > $moment) AS usual
+            ON usual.stay = here.number
+    GROUP BY device
+"""
 
 
 def _line_rule(words: Sequence[Word]) -> str:

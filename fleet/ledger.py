@@ -1,4 +1,4 @@
-"""The ledger: in which state each board and each site's line was, at every second.
+"""The ledger: in which state each board, line and access point was, at every second.
 
 It is a function of the *set* of reports: order, duplicates and lateness cannot change it.
 With the reports of a board sorted by time, report i of period P asserts its state
@@ -10,7 +10,8 @@ It counts for the subject that had the board then: the place in a room, which go
 board there is replaced. What no report covers is `unknown`; `excluded` windows are laid over the
 result. A site's line is `up` at an instant if a board there reaches the internet, `down` if none
 does and one that tried found it gone although its gateway answered, else `unknown`: a board whose
-internet probe gave no result (`untested`, `probe-failed`) is no evidence against the line.
+internet probe gave no result (`untested`, `probe-failed`) is no evidence against the line. Of
+access points `fleet.point` tells.
 
 All of it is SQL over integer seconds. What each board said stands in the store as intervals, kept
 up to date as reports come (`fleet.store.fold`); with `recompute` it is found anew from all reports.
@@ -30,43 +31,17 @@ from typing import Literal
 import duckdb
 
 from firmware.linkreport import table, term
+from fleet import point
 from fleet.period import Period
+from fleet.point import Point
+from fleet.stint import Stint, Window, fill
 from fleet.store import clock
 
-Kind = Literal["board", "line"]
-
-FOREVER_S = 1 << 40
+Kind = Literal["board", "line", "access-point"]
 
 # The longest grace that a u16 of seconds allows: so far beyond the edges of a period do
 # reports still say something about what lies within.
 LONGEST_GRACE_S = 65_535 * 5 // 2
-
-
-@dataclass(frozen=True)
-class Window:
-    """A time in which a subject does not count: maintenance, or outside a calendar.
-
-    `subject` is a board's id or a site's; a site's window holds for its line and its boards, a
-    board's for each place while it hangs there.
-    """
-
-    subject: str
-    start_s: int
-    end_s: int
-
-
-@dataclass(frozen=True)
-class Stint:
-    """A time in which a board's reports count for a subject, which is at one site.
-
-    A subject may have several boards one after the other, but never two at a time.
-    """
-
-    subject: str
-    board: str
-    site: str
-    start_s: int = 0
-    end_s: int = FOREVER_S
 
 
 @dataclass(frozen=True)
@@ -95,6 +70,7 @@ class Ledger:
         stints: which board's reports count for whom, and when. Boards without any are in the
             ledger too, as themselves; a board between its stints is not.
         excluded: windows laid over the result.
+        points: the access points to tell of.
         recompute: from the reports, not from the intervals that the store keeps of them.
     """
 
@@ -104,12 +80,14 @@ class Ledger:
         period: Period,
         stints: Iterable[Stint],
         excluded: Iterable[Window] = (),
+        points: Iterable[Point] = (),
         *,
         recompute: bool = False,
     ) -> None:
         self.connection = connection
         self.period = period
-        _fill(
+        stints, excluded, points = list(stints), list(excluded), list(points)
+        fill(
             connection,
             "stint",
             "subject VARCHAR, device VARCHAR, site VARCHAR, start_s BIGINT, end_s BIGINT",
@@ -120,7 +98,7 @@ class Ledger:
             "WHERE start_s < $end_s AND end_s > $start_s",
             {"start_s": period.start_s, "end_s": period.end_s},
         )
-        _fill(
+        fill(
             connection,
             "excluded_window",
             "subject VARCHAR, start_s BIGINT, end_s BIGINT",
@@ -129,12 +107,18 @@ class Ledger:
         said = ASSERTED if recompute else KEPT
         self._lay("board", _PLACED.format(said=said), _BOARD_SUBJECTS, _BOARD_WINDOWS)
         self._lay("line", _LINE, _LINE_SUBJECTS, _LINE_WINDOWS)
+        if points:
+            point.lay(connection, period, stints, excluded, points, recompute=recompute)
+            self._lay("access-point", "FROM point_piece", point.SUBJECTS, point.WINDOWS)
+        self._has_points = bool(points)
 
     def seconds(self, kind: Kind) -> dict[str, list[int]]:
         """Return, for every subject, the seconds in each state, by the state's number."""
         found: dict[str, list[int]] = {}
+        if kind == "access-point" and not self._has_points:
+            return found
         rows = self.connection.execute(
-            f"SELECT subject, state, sum(end_s - start_s)::BIGINT FROM {kind}_interval GROUP BY ALL"
+            f"SELECT subject, state, sum(end_s - start_s)::BIGINT FROM {_table(kind)} GROUP BY ALL"
         )
         for subject, state, length_s in rows.fetchall():
             found.setdefault(subject, [0] * len(term.STATES))[state] = length_s
@@ -142,9 +126,11 @@ class Ledger:
 
     def intervals(self, kind: Kind) -> list[Interval]:
         """Return all intervals, by subject and time."""
+        if kind == "access-point" and not self._has_points:
+            return []
         rows = self.connection.execute(
             "SELECT subject, start_s, end_s, state, layer, reason "
-            f"FROM {kind}_interval ORDER BY subject, start_s"
+            f"FROM {_table(kind)} ORDER BY subject, start_s"
         )
         return [Interval(*row) for row in rows.fetchall()]
 
@@ -159,8 +145,21 @@ class Ledger:
         )
         return rows.fetchall()
 
+    def lacking(self) -> list[tuple[str, str, int, int]]:
+        """Return (access point, board's subject, start, end) for each time one was looked for.
+
+        By a monitor that normally sees it: where it is down, that one missed it.
+        """
+        if not self._has_points:
+            return []
+        rows = self.connection.execute(
+            "SELECT lack.subject, stay.subject, lack.start_s, lack.end_s "
+            "FROM lack JOIN stay ON stay.number = lack.stay ORDER BY ALL"
+        )
+        return rows.fetchall()
+
     def _lay(self, kind: Kind, source: str, subjects: str, windows: str) -> None:
-        """Make `<kind>_interval` from pieces that do not overlap."""
+        """Make the table of a kind's intervals from pieces that do not overlap."""
         edges = {"start_s": self.period.start_s, "end_s": self.period.end_s}
         execute = self.connection.execute
         execute(
@@ -171,19 +170,11 @@ class Ledger:
         execute(f"CREATE OR REPLACE TEMP TABLE frame AS {subjects}")
         execute(f"CREATE OR REPLACE TEMP TABLE shut AS {windows}")
         execute(f"CREATE OR REPLACE TEMP TABLE framed AS {_FRAMED}", edges)
-        execute(f"CREATE OR REPLACE TEMP TABLE {kind}_interval AS {_joined('FROM framed')}")
+        execute(f"CREATE OR REPLACE TEMP TABLE {_table(kind)} AS {_joined('FROM framed')}")
 
 
-def _fill(
-    connection: duckdb.DuckDBPyConnection,
-    name: str,
-    columns: str,
-    rows: Iterable[Sequence[object]],
-) -> None:
-    connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({columns})")
-    with connection.appender(name) as appender:
-        for row in rows:
-            appender.append_row(*row)
+def _table(kind: Kind) -> str:
+    return f"{kind.replace('-', '_')}_interval"
 
 
 def _numbers(*states: int) -> str:
@@ -297,16 +288,18 @@ _FRAMED = f"""
 """
 
 
-def _joined(source: str) -> str:
+_FACTS = ("state", "layer", "reason", "reaches", "misses", "internet_reason")
+
+
+def _joined(source: str, by: str = "subject", facts: Sequence[str] = _FACTS) -> str:
     """Return SQL that joins neighbouring intervals of which all facts are equal."""
-    facts = ("state", "layer", "reason", "reaches", "misses", "internet_reason")
     same = " AND ".join(f"{fact} = lag({fact}) OVER w" for fact in facts)
     return f"""
         WITH marked AS (
             SELECT *, lag(end_s) OVER w AS end_before_s, lead(start_s) OVER w IS NULL AS ends,
                 NOT coalesce(start_s = end_before_s AND {same}, false) AS begins
             FROM ({source}) WHERE start_s < end_s
-            WINDOW w AS (PARTITION BY subject ORDER BY start_s)
+            WINDOW w AS (PARTITION BY {by} ORDER BY start_s)
         ),
         edge AS (
             SELECT * REPLACE (
@@ -314,9 +307,9 @@ def _joined(source: str) -> str:
                     WHEN lead(begins) OVER w THEN lead(end_before_s) OVER w
                     ELSE lead(end_s) OVER w END AS end_s)
             FROM marked WHERE begins OR ends
-            WINDOW w AS (PARTITION BY subject ORDER BY start_s)
+            WINDOW w AS (PARTITION BY {by} ORDER BY start_s)
         )
-        SELECT subject, start_s, end_s, {", ".join(facts)} FROM edge WHERE begins
+        SELECT {by}, start_s, end_s, {", ".join(facts)} FROM edge WHERE begins
     """
 
 
@@ -342,13 +335,51 @@ def differences(connection: duckdb.DuckDBPyConnection, period: Period) -> list[D
     )
     names = "subject, start_s, end_s, state, layer, reason, reaches, misses, internet_reason"
     rows = connection.execute(
-        f"""
-        WITH kept AS MATERIALIZED (SELECT {names} FROM ({kept})),
-            told AS MATERIALIZED (SELECT {names} FROM ({told}))
-        SELECT 'intervals', * FROM (FROM kept EXCEPT FROM told)
-        UNION ALL SELECT 'reports', * FROM (FROM told EXCEPT FROM kept)
-        ORDER BY subject, start_s, 1
-        """,
+        _DIFFERENCES.format(kept=kept, told=told, names=names),
         {"start_s": period.start_s, "end_s": period.end_s},
     ).fetchall()
     return [Difference(said_by, Interval(*row[:6])) for said_by, *row in rows]
+
+
+@dataclass(frozen=True)
+class Misheard:
+    """A stretch in which only one of both says that a board heard an access point.
+
+    Attributes:
+        bssid: as a number; `fleet.store.air.SCAN` is a scan of which all is known.
+    """
+
+    said_by: Literal["intervals", "reports"]
+    board: str
+    bssid: int
+    start_s: int
+    end_s: int
+    well: bool
+
+
+def misheard(connection: duckdb.DuckDBPyConnection, period: Period) -> list[Misheard]:
+    """Return where the sightings that the store keeps are not what its reports say."""
+    kept, told = (
+        _joined(
+            "SELECT * REPLACE (greatest(start_s, $start_s) AS start_s, "
+            f"least(end_s, $end_s) AS end_s) FROM ({said}) "
+            "WHERE start_s < $end_s AND end_s > $start_s",
+            "device, bssid",
+            ("well",),
+        )
+        for said in (point.KEPT, point.TOLD)
+    )
+    rows = connection.execute(
+        _DIFFERENCES.format(kept=kept, told=told, names="device, bssid, start_s, end_s, well"),
+        {"start_s": period.start_s, "end_s": period.end_s},
+    ).fetchall()
+    return [Misheard(*row) for row in rows]
+
+
+_DIFFERENCES = """
+    WITH kept AS MATERIALIZED (SELECT {names} FROM ({kept})),
+        told AS MATERIALIZED (SELECT {names} FROM ({told}))
+    SELECT 'intervals', * FROM (FROM kept EXCEPT FROM told)
+    UNION ALL SELECT 'reports', * FROM (FROM told EXCEPT FROM kept)
+    ORDER BY ALL
+"""

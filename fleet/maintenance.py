@@ -12,7 +12,7 @@ import getpass
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +66,7 @@ Said = Annotated[
     AfterValidator(_can_be_shown),
 ]
 Moment = Annotated[datetime, AfterValidator(_whole_and_placed)]
-Kind = Literal["site", "board", "gateway"]
+Kind = Literal["site", "board", "access-point", "gateway"]
 
 
 class Withdrawal(Table):
@@ -78,11 +78,12 @@ class Withdrawal(Table):
 
 
 class Maintenance(Table):
-    """A window of one site, board or gateway; a gateway's holds for all its sites."""
+    """A window of one site, board, access point or gateway; a gateway's is for all its sites."""
 
     number: Annotated[int, Field(ge=1)]
     site: Id | None = None
     board: BoardId | None = None
+    access_point: Id | None = None
     gateway: Id | None = None
     start: Moment
     end: Moment
@@ -96,6 +97,8 @@ class Maintenance(Table):
         """What it is for."""
         if self.site:
             return "site", self.site
+        if self.access_point:
+            return "access-point", self.access_point
         return ("board", self.board) if self.board else ("gateway", self.gateway or "")
 
     @property
@@ -189,7 +192,13 @@ def add(city: Inventory, wish: Wish, now: datetime, *, dry_run: bool = False) ->
     Raises: UsageError: what it is for is not there, a text is empty, or one that holds says the
         same. ConfigurationError: the file is wrong. MaintenanceError: it cannot be written.
     """
-    {"site": city.site, "board": city.board, "gateway": city.gateway}[wish.kind](wish.subject)
+    asks: dict[Kind, Callable[[str], object]] = {
+        "site": city.site,
+        "board": city.board,
+        "access-point": city.access_point,
+        "gateway": city.gateway,
+    }
+    asks[wish.kind](wish.subject)
     zone = ZoneInfo(city.city.timezone)
 
     def entered(found: list[Maintenance]) -> tuple[list[Maintenance], Maintenance]:
@@ -205,7 +214,7 @@ def add(city: Inventory, wish: Wish, now: datetime, *, dry_run: bool = False) ->
         new = _checked(
             Maintenance,
             number=max((each.number for each in found), default=0) + 1,
-            **{wish.kind: wish.subject},
+            **{wish.kind.replace("-", "_"): wish.subject},
             start=datetime.fromtimestamp(wish.period.start_s, zone),
             end=datetime.fromtimestamp(wish.period.end_s, zone),
             reason=wish.reason,
@@ -304,8 +313,8 @@ def _read(path: Path) -> list[Maintenance]:
         place = f"window {each.number}"
         if numbers.count(each.number) > 1:
             faults.append(f"{place}: the number stands there twice")
-        if [each.site, each.board, each.gateway].count(None) != 2:
-            faults.append(f"{place}: it is for one site, board or gateway")
+        if [each.site, each.board, each.access_point, each.gateway].count(None) != 3:
+            faults.append(f"{place}: it is for one site, board, access point or gateway")
         if each.end <= each.start:
             faults.append(f"{place}: it ends before it begins")
     if faults:
@@ -314,7 +323,13 @@ def _read(path: Path) -> list[Maintenance]:
 
 
 def _is_there(city: Inventory, kind: Kind, name: str) -> bool:
-    return name in {"site": city.sites, "board": city.boards, "gateway": city.gateways}[kind]
+    there: dict[Kind, Mapping[str, object]] = {
+        "site": city.sites,
+        "board": city.boards,
+        "access-point": city.access_points,
+        "gateway": city.gateways,
+    }
+    return name in there[kind]
 
 
 def _checked(model: type[document.File], **values: Any) -> document.File:

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from fleet.inventory import Board, Inventory
-from fleet.ledger import FOREVER_S, Stint
 from fleet.period import Period
+from fleet.stint import FOREVER_S, Stint
 
 
 @dataclass(frozen=True)

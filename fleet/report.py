@@ -10,7 +10,7 @@ Commands print it, the demo counts it, and both ask the same functions.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -20,19 +20,35 @@ import duckdb
 from firmware.linkreport import report as wire
 from firmware.linkreport import table, term
 from fleet import cause as correlation
-from fleet import correlate, detail, exclusion, maintenance, outage, post, span, visit
+from fleet import (
+    correlate,
+    detail,
+    exclusion,
+    maintenance,
+    outage,
+    point,
+    post,
+    reliability,
+    span,
+    visit,
+)
 from fleet.cause import Cause
-from fleet.inventory import Inventory
-from fleet.ledger import Interval, Ledger, Stint
+from fleet.errors import ConfigurationError
+from fleet.exclusion import Exclusion
+from fleet.inventory import ALWAYS, OWN, Inventory
+from fleet.ledger import Interval, Kind, Ledger
 from fleet.maintenance import Maintenance
 from fleet.outage import Outage
 from fleet.period import Period, iso
 from fleet.post import Post
+from fleet.reliability import Figure, Summary
+from fleet.stint import Stint
 from fleet.store import Store
 
 # To find where an outage began, each look back is so many times as long as the one before.
 _LOOK_BACK = 8
 _LONGEST_PERIOD_S = 65_536
+_KINDS: tuple[Kind, ...] = ("line", "access-point", "board")
 
 
 @dataclass(frozen=True)
@@ -61,7 +77,7 @@ class PlacedOutage:
     Attributes:
         site: empty for a board that the registry does not know.
         site_name: what people call it.
-        room: empty for a line.
+        room: empty for a line; of an access point where it hangs, if that is known.
         alone_in_room: whether the room had no other board then, so that it names this one.
         effect: whether it is an effect of its cause, and not that itself.
         cause: the number of its cause in the answer.
@@ -81,10 +97,15 @@ class PlacedOutage:
 
     @property
     def board(self) -> str:
-        """The board that was there last; empty for a line."""
-        if self.outage.kind == "line":
+        """The board that was there last; empty for what is none."""
+        if self.outage.kind != "board":
             return ""
         return self.stints[-1].board if self.stints else self.outage.subject
+
+    @property
+    def access_point(self) -> str:
+        """The access point that it is the outage of; empty for what is none."""
+        return point.id_of(self.outage.subject) if self.outage.kind == "access-point" else ""
 
     @property
     def boards(self) -> tuple[str, ...]:
@@ -99,6 +120,7 @@ class PlacedOutage:
             "kind": found.kind,
             "site": self.site or None,
             "board": self.board or None,
+            "access_point": self.access_point or None,
             "room": self.room or None,
             "start": iso(found.start_s, zone),
             "end": iso(found.end_s, zone),
@@ -124,47 +146,16 @@ class PlacedOutage:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """The outages of lines in a period, and how long lines worked in it.
-
-    Attributes:
-        lengths_s: of the outages that began in it.
-        mended_s: of those among them that ended because the line worked again.
-    """
-
-    lengths_s: tuple[int, ...]
-    mended_s: tuple[int, ...]
-    working_s: int
-
-    @property
-    def mttr_s(self) -> int | None:
-        """Mean time to repair, in whole seconds."""
-        return sum(self.mended_s) // len(self.mended_s) if self.mended_s else None
-
-    @property
-    def mtbf_s(self) -> int | None:
-        """Mean time between failures: working time for each of them, in whole seconds."""
-        return self.working_s // len(self.lengths_s) if self.lengths_s else None
-
-    def document(self) -> dict[str, Any]:
-        """Return it as `--json` prints it."""
-        return {
-            "outages": len(self.lengths_s),
-            "longest_s": max(self.lengths_s, default=None),
-            "mttr_s": self.mttr_s,
-            "mtbf_s": self.mtbf_s,
-        }
-
-
-@dataclass(frozen=True)
 class Outages:
     """The outages that touch a period, with their true begin and end.
 
     Attributes:
         causes: what broke, by start; `found` says of each outage which one is its cause.
+        districts: their sites, of those that were asked for.
         names: what people call the causes.
-        summary: how often lines failed, how long, and how long they worked between.
+        figures: how often each subject failed, how long, and how long it worked between.
         maintenance: the windows in the period, in which none is seen.
+        calendar: by which they are; None is around the clock.
     """
 
     city: str
@@ -172,17 +163,35 @@ class Outages:
     zone: ZoneInfo
     found: tuple[PlacedOutage, ...]
     causes: tuple[Cause, ...]
+    districts: Mapping[str, Collection[str]]
     names: tuple[str, ...]
-    summary: Summary
+    figures: tuple[Figure, ...]
     maintenance: tuple[Maintenance, ...] = ()
+    calendar: str | None = None
+
+    def summary(self, kind: str, sites: Collection[str] | None = None) -> Summary:
+        """Return the figures of all subjects of a kind together, or of those of some sites."""
+        return reliability.total(
+            each.summary
+            for each in self.figures
+            if each.subject.kind == kind and (sites is None or each.site in sites)
+        )
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
         return {
             "period": self.period.document(self.zone),
+            "calendar": self.calendar or ALWAYS,
             "causes": [self._cause(number) for number in range(len(self.causes))],
             "outages": [each.document(self.zone) for each in self.found],
-            "lines": self.summary.document(),
+            **{name: self.summary(kind).document() for kind, name in reliability.KINDS.items()},
+            "districts": [
+                {"district": district} | self.summary("line", sites).document()
+                for district, sites in self.districts.items()
+            ],
+            "subjects": [
+                {"subject": str(each.subject)} | each.summary.document() for each in self.figures
+            ],
             "maintenance": [each.document(self.zone) for each in self.maintenance],
         }
 
@@ -206,6 +215,7 @@ class Outages:
             "layer": layer_name(layer),
             "reason": term.reason_name(reason),
             "lines": list(cause.lines),
+            "access_points": list(cause.points),
             "rooms": [{"site": site, "room": room} for site, room in cause.rooms],
             "outages": [n for n, each in enumerate(self.found) if each.cause == number],
         }
@@ -217,82 +227,110 @@ def outages(
     site: str | None = None,
     now_s: int | None = None,
     *,
+    calendar: str | None = None,
     with_evidence: bool = False,
 ) -> Outages:
-    """Return the outages of lines and boards that touch a period, by their start.
+    """Return the outages of lines, access points and boards that touch a period, by their start.
 
     With evidence each brings the report that began it, which has to be looked for.
 
-    Raises: UsageError: no such site. ConfigurationError: the maintenance file is wrong.
-        StoreError: there is no store to read.
+    Args:
+        city: its inventory.
+        period: what is asked for.
+        site: of which; None is all.
+        now_s: until when is looked for their end; None is now.
+        calendar: cut to what lies within it, where an outage lasts over its breaks; `OWN` is each
+            site's own, None is around the clock.
+        with_evidence: whether to look for it.
+
+    Raises: UsageError: no such site or calendar. ConfigurationError: what does not count cannot
+        be told. StoreError: there is no store to read.
     """
     if site:
         city.site(site)
     places = {each.subject: each for each in post.posts(city)}
     end_s = max(period.end_s, int(time.time()) if now_s is None else now_s)
     with Store(city.folder).reading() as connection:
-        ((earliest_s,),) = connection.execute("SELECT min(start_s) FROM interval").fetchall()
-        floor_s = end_s if earliest_s is None else earliest_s
-        start_s = period.start_s
-        while True:
-            asked = Period(start_s, end_s)
-            windows = exclusion.maintenance_only(city, asked).windows
-            ledger = Ledger(connection, asked, post.stints(places.values()), windows)
-            found = [
-                each
-                for each in outage.find(ledger)
-                if each.start_s < period.end_s and each.end_s > period.start_s
-            ]
-            if start_s <= floor_s or all(each.start_s > start_s for each in found):
-                break
-            start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
-        intervals = ledger.intervals("board")
-        causes = correlation.find(correlate.seen(connection, city, places, found, intervals))
-        causes += correlate.silences(
-            connection, city, places, intervals, (period, _collected_s(city))
-        )
+        found, intervals = _found(connection, city, places, period, end_s=end_s, calendar=calendar)
+        boards = intervals["board"]
+        causes = correlation.find(correlate.seen(connection, city, places, found, boards))
+        causes += correlate.silences(connection, city, places, boards, (period, _collected_s(city)))
         causes = [each for each in causes if site is None or site in each.sites]
         causes.sort(key=lambda each: (each.start_s, each.kind, each.name))
         placed = list(_placed(city, places, causes, site))
-        summary = _summary(ledger.intervals("line"), found, period, site)
         if with_evidence:
             began = _began(connection, placed)
             placed = [replace(each, evidence=began.get(n)) for n, each in enumerate(placed)]
+    figures = reliability.figures(city, places, intervals, period, through=calendar is not None)
+    sites = [site] if site else sorted(city.sites)
     return Outages(
         city.city.name,
         period,
         ZoneInfo(city.city.timezone),
         tuple(placed),
         tuple(causes),
+        {
+            district: [each for each in sites if city.sites[each].district == district]
+            for district in sorted({city.sites[each].district for each in sites})
+        },
         tuple(_cause_name(city, each) for each in causes),
-        summary,
+        tuple(each for each in figures if site in (None, each.site)),
         tuple(maintenance.holding(city, period)),
+        calendar,
     )
+
+
+def _found(
+    connection: duckdb.DuckDBPyConnection,
+    city: Inventory,
+    places: Mapping[str, Post],
+    period: Period,
+    *,
+    end_s: int,
+    calendar: str | None,
+) -> tuple[list[Outage], dict[Kind, list[Interval]]]:
+    """Return the outages that touch a period, in whole, and the intervals around them by kind."""
+    ((earliest_s,),) = connection.execute("SELECT min(start_s) FROM interval").fetchall()
+    floor_s = end_s if earliest_s is None else earliest_s
+    start_s, points = period.start_s, point.of(city)
+    excluded = _excluded(city, Period(start_s, end_s), calendar)
+    while True:
+        asked = Period(start_s, end_s)
+        ledger = Ledger(connection, asked, post.stints(places.values()), excluded.windows, points)
+        found = [
+            each
+            for each in outage.find(ledger, through=calendar is not None)
+            if each.start_s < period.end_s and each.end_s > period.start_s
+        ]
+        intervals = {kind: ledger.intervals(kind) for kind in _KINDS}
+        if start_s <= floor_s or not _is_cut(found, intervals):
+            return found, intervals
+        start_s = max(floor_s, end_s - _LOOK_BACK * (end_s - start_s))
+        try:
+            excluded = _excluded(city, Period(start_s, end_s), calendar)
+        except ConfigurationError:
+            return found, intervals  # no calendar knows what was so long ago
+
+
+def _excluded(city: Inventory, period: Period, calendar: str | None) -> Exclusion:
+    if calendar is None:
+        return exclusion.maintenance_only(city, period)
+    return exclusion.find(city, period, city.sites, None if calendar == OWN else calendar)
+
+
+def _is_cut(found: Sequence[Outage], intervals: Mapping[Kind, Sequence[Interval]]) -> bool:
+    """Tell whether an outage may have begun before the ledger does."""
+    first: dict[tuple[str, str], int] = {}
+    for kind, every in intervals.items():
+        for each in every:
+            if each.state != table.EXCLUDED:
+                first.setdefault((kind, each.subject), each.start_s)
+    return any(each.start_s == first[each.kind, each.subject] for each in found)
 
 
 def _collected_s(city: Inventory) -> dict[str, int]:
     visits = visit.load(Store(city.folder).folder)
     return {gateway: int(each.collected.timestamp()) for gateway, each in visits.items()}
-
-
-def _summary(
-    intervals: Sequence[Interval], found: Sequence[Outage], period: Period, site: str | None
-) -> Summary:
-    began = [
-        each
-        for each in found
-        if each.kind == "line" and each.start_s >= period.start_s and site in (None, each.subject)
-    ]
-    working_s = sum(
-        max(0, min(each.end_s, period.end_s) - max(each.start_s, period.start_s))
-        for each in intervals
-        if each.state in (table.UP, table.DEGRADED) and site in (None, each.subject)
-    )
-    return Summary(
-        tuple(each.length_s for each in began),
-        tuple(each.length_s for each in began if each.end == "recovered"),
-        working_s,
-    )
 
 
 def _began(
@@ -301,13 +339,14 @@ def _began(
     """Return the report that began each outage, by its place in the list.
 
     Of a board it is the first that says down; of a line the first of its boards that says so
-    of the internet. Left out are those of which the bytes are no longer kept.
+    of the internet; of an access point the first scan of a board that looked for it. Left out
+    are those of which the bytes are no longer kept.
     """
     asked = [
         (
             number,
             stint.board,
-            each.outage.kind == "line",
+            each.outage.kind,
             max(each.outage.start_s, stint.start_s),
             min(each.outage.end_s, stint.end_s),
         )
@@ -316,13 +355,13 @@ def _began(
     ]
     if not asked:
         return {}
-    numbers, boards, lines, starts, ends = map(list, zip(*asked, strict=True))
+    numbers, boards, kinds, starts, ends = map(list, zip(*asked, strict=True))
     rows = connection.execute(
         _BEGAN,
         {
             "numbers": numbers,
             "boards": boards,
-            "lines": lines,
+            "kinds": kinds,
             "starts": starts,
             "ends": ends,
             "down": [n for n in term.REASONS if table.reason_state(n) == table.DOWN],
@@ -345,14 +384,15 @@ def _began(
 _BEGAN = """
     WITH asked AS (
         SELECT unnest($numbers::BIGINT[]) AS number, unnest($boards::VARCHAR[]) AS device,
-            unnest($lines::BOOLEAN[]) AS is_line, unnest($starts::BIGINT[]) AS start_s,
+            unnest($kinds::VARCHAR[]) AS kind, unnest($starts::BIGINT[]) AS start_s,
             unnest($ends::BIGINT[]) AS end_s
     )
     SELECT DISTINCT ON (number) number, device, key_id, seq
     FROM asked JOIN report USING (device)
     WHERE time_s > $from AND time_s <= $to
         AND time_s > start_s AND time_s <= end_s + period_s * 5 // 2
-        AND CASE WHEN is_line THEN internet_reason IN (SELECT unnest($down::INTEGER[]))
+        AND CASE kind WHEN 'line' THEN internet_reason IN (SELECT unnest($down::INTEGER[]))
+            WHEN 'access-point' THEN coalesce(heard_all, false)
             ELSE state = $state END
     ORDER BY number, time_s, seq DESC, device
 """
@@ -380,15 +420,20 @@ def _placed(
                 continue
             found = each.outage
             others = in_room.get((each.site, each.room), [])
-            itself = cause.kind in ("line", "room", "board") and each is cause.outages[0]
-            subjects = found.boards if each.is_line else (found.subject,)
+            is_whole = each.is_line or each.is_point
+            itself = cause.kind in ("line", "room", "board") or each.is_point
+            itself = itself and cause.kind != "site" and each is cause.outages[0]
+            subjects = found.boards if is_whole else (found.subject,)
+            room = each.room
+            if each.is_point:
+                room = city.access_points[each.access_point].room or ""
             yield PlacedOutage(
                 found,
                 each.site,
                 _name(city, each.site),
-                each.room,
+                room,
                 alone_in_room=sum(bool(o.within(found.start_s, found.end_s)) for o in others) == 1,
-                effect=not itself or (len(cause.outages) > 1 and not each.is_line),
+                effect=not itself or (len(cause.outages) > 1 and not is_whole),
                 cause=number,
                 stints=tuple(
                     stint

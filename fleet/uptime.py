@@ -1,4 +1,4 @@
-"""How long things worked: the city, districts, sites' lines and boards in a period.
+"""How long things worked: city, districts, lines, access points and boards in a period.
 
     city = inventory.load(folder)
     answer = find(city, Period(start_s, end_s), told=city.subject("site/goethe-schule"))
@@ -15,12 +15,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from firmware.linkreport import table, term
-from fleet import exclusion, outage, post, span, tally
+from fleet import exclusion, outage, point, post, span, tally
 from fleet.exclusion import Exclusion
 from fleet.inventory import Inventory, Subject
-from fleet.ledger import FOREVER_S, Kind, Ledger, Stint
+from fleet.ledger import Kind, Ledger
 from fleet.period import Period, iso
+from fleet.point import Point
 from fleet.post import Post
+from fleet.stint import FOREVER_S, Stint
 from fleet.store import Store
 from fleet.tally import Tally, Verdict
 
@@ -53,8 +55,17 @@ class BoardUptime:
 
 
 @dataclass(frozen=True)
+class PointUptime:
+    """One access point; `room` is empty if nobody said where it hangs."""
+
+    id: str
+    room: str
+    tally: Tally
+
+
+@dataclass(frozen=True)
 class SiteUptime:
-    """One site: its line to the internet, and its boards."""
+    """One site: its line to the internet, its access points, and its boards."""
 
     site: str
     name: str
@@ -62,6 +73,7 @@ class SiteUptime:
     calendar: str
     line: Tally
     boards: tuple[BoardUptime, ...]
+    points: tuple[PointUptime, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -120,7 +132,11 @@ class Uptime:
             if told in (None, "district", "site", "line"):
                 line = Subject("line", site.site)
                 yield self._row(line, site.name, site.line, [site])
-            if told in ("city", "district", "line"):
+            if told in (None, "site", "access-point"):
+                for point in site.points:
+                    named = Subject("access-point", point.id)
+                    yield self._row(named, point.room, point.tally, [site])
+            if told in ("city", "district", "line", "access-point"):
                 continue
             for place in site.boards:
                 board = Subject("board", place.board)
@@ -140,7 +156,7 @@ class Uptime:
             place, found = of, of.tally
         else:
             found = of
-        site = sites[0] if subject.kind in ("line", "board") else None
+        site = sites[0] if subject.kind in ("line", "access-point", "board") else None
         sla = city.sla_of(subject)
         if sla is None and site and place:
             sla = city.sla_of(Subject("room", site.site, place.room))
@@ -169,11 +185,15 @@ class Uptime:
                     "name": row.site.name,
                     "district": row.site.district,
                     "calendar": row.site.calendar,
+                    "access_points": [],
                     "boards": [],
                 }
                 found = sites.setdefault(row.site.site, entry)
                 if row.place:
                     found["boards"].append(row.place.document(self.zone) | figures)
+                elif row.subject.kind == "access-point":
+                    named = {"access_point": row.subject.id, "room": row.name or None}
+                    found["access_points"].append(named | figures)
                 else:
                     found["line"] = figures
             elif row.subject.kind == "city":
@@ -216,13 +236,15 @@ def find(
     sites = _sites(city, told, places, period)
     excluded = exclusion.find(city, period, sites, calendar)
     with Store(city.folder).reading() as connection:
-        ledger = Ledger(connection, period, post.stints(places.values()), excluded.windows)
+        points = _points(city, told, sites)
+        ledger = Ledger(connection, period, post.stints(places.values()), excluded.windows, points)
         lines = _tallies(ledger, "line", excluded.line_maintenance_s)
         boards = _tallies(
             ledger,
             "board",
             lambda subject: excluded.maintenance_s(places[subject]) if subject in places else 0,
         )
+        heard = _tallies(ledger, "access-point", excluded.point_maintenance_s)
     by_site: dict[str, list[BoardUptime]] = {}
     for subject, found in boards.items():
         place = places.get(subject)
@@ -242,6 +264,11 @@ def find(
             excluded.calendars[site],
             lines.get(site) or _nothing(excluded, site),
             tuple(sorted(by_site.get(site, []), key=_order)),
+            tuple(
+                PointUptime(each.id, city.access_points[each.id].room or "", heard[each.subject])
+                for each in points
+                if each.site == site
+            ),
         )
         for site in sites
     )
@@ -276,7 +303,15 @@ def _sites(
             if _is_told(told, place, place.within(period.start_s, period.end_s))
         }
         return sorted(found & set(city.sites))
-    return [told.id]
+    return [city.access_points[told.id].site if told.kind == "access-point" else told.id]
+
+
+def _points(city: Inventory, told: Subject | None, sites: Sequence[str]) -> list[Point]:
+    """Return the access points that were asked for."""
+    if told and told.kind not in ("site", "access-point"):
+        return []
+    found = [each for each in point.of(city) if each.site in sites]
+    return [each for each in found if not told or told.kind == "site" or each.id == told.id]
 
 
 def _is_told(told: Subject | None, place: Post, stints: tuple[Stint, ...]) -> bool:

@@ -9,8 +9,10 @@ from zoneinfo import ZoneInfo
 
 from firmware.linkreport import term
 from fleet.errors import NetzpulsError
-from fleet.ledger import FOREVER_S, LONGEST_GRACE_S, Difference, differences
+from fleet.ledger import LONGEST_GRACE_S, Difference, Misheard, differences, misheard
 from fleet.period import Period, shown
+from fleet.point import address
+from fleet.stint import FOREVER_S
 from fleet.store import Store
 
 
@@ -30,6 +32,7 @@ class Verification:
         expired_s: before when reports were let go, None if none were.
         since_s: from when on intervals were compared, None if all were.
         differences: stretches that only one of both says.
+        misheard: the same of access points that boards heard.
     """
 
     reports: int
@@ -38,6 +41,7 @@ class Verification:
     expired_s: int | None
     since_s: int | None
     differences: tuple[Difference, ...]
+    misheard: tuple[Misheard, ...] = ()
 
     def text(self, zone: ZoneInfo) -> str:
         """Return it in one line."""
@@ -49,9 +53,12 @@ class Verification:
 
     def error(self, city: str) -> LedgerError | None:
         """Return what is wrong, None if nothing is."""
-        if not self.differences:
+        boards = len(
+            {each.interval.subject for each in self.differences}
+            | {each.board for each in self.misheard}
+        )
+        if not boards:
             return None
-        boards = len({each.interval.subject for each in self.differences})
         return LedgerError(
             f"{city}: the ledger of {_count(boards, 'board')} is not what "
             f"{'its' if boards == 1 else 'their'} reports say",
@@ -78,6 +85,17 @@ class Verification:
                 }
                 for each in self.differences
             ],
+            "heard_differences": [
+                {
+                    "board": each.board,
+                    "bssid": address(each.bssid),
+                    "start_s": each.start_s,
+                    "end_s": each.end_s,
+                    "said_by": each.said_by,
+                    "well": each.well,
+                }
+                for each in self.misheard
+            ],
         }
 
 
@@ -97,8 +115,9 @@ def verify(city: Path) -> Verification:
         ((intervals,),) = connection.execute(
             "SELECT count(*) FROM interval WHERE end_s > $1", [start_s]
         ).fetchall()
-        found = differences(connection, Period(start_s, FOREVER_S))
-    return Verification(reports, boards, intervals, expired_s, since_s, tuple(found))
+        period = Period(start_s, FOREVER_S)
+        found, heard = differences(connection, period), misheard(connection, period)
+    return Verification(reports, boards, intervals, expired_s, since_s, tuple(found), tuple(heard))
 
 
 def _count(number: int, name: str) -> str:

@@ -49,10 +49,10 @@ def _show(answer: Explanation) -> None:
     if answer.maintenance:
         _line("5: it does not count, because of")
         show_maintenance(answer.maintenance, zone)
-    if answer.state == EXCLUDED and (answer.words or answer.line_rule):
+    if answer.state == EXCLUDED and (answer.words or answer.rule):
         _line("without that:")
-    if answer.line_rule:
-        _line(answer.line_rule)
+    if answer.rule:
+        _line(answer.rule)
     for site, state in answer.lines.items():
         _line(Text.assemble(f"line/{site}: ", _state(state)))
     for word in answer.words:
@@ -65,7 +65,9 @@ def _show_word(word: Word, zone: ZoneInfo) -> None:
     _line(Text.assemble(f"{word.room}  {word.board}: ", _state(word.state)))
     for rule in word.rules():
         _line(f"  {rule}")
-    if word.evidence != "none":
+    if word.hearing:
+        _line(f"  {word.hearing.rule()}")
+    elif word.evidence != "none":
         verb = "reached" if word.reaches else "missed"
         _line(f"  6: it {verb} the internet")
     for name, told in (("", word.holds), ("before: ", word.before), ("after: ", word.after)):

@@ -28,8 +28,10 @@ from fleet.collect import (
     CollectionError,
     collect,
 )
+from fleet.inventory import OWN
 from fleet.outage import End
 from fleet.period import duration
+from fleet.reliability import KINDS, Summary
 from fleet.report import Outages, PlacedOutage
 
 _SILENT = {"netzpuls": "reports lost, boards ran on", "silence": "no report of any board"}
@@ -116,7 +118,14 @@ def collect_command(
 @fleet.command()
 @city_option
 @period_options
+@click.option(
+    "--calendar",
+    metavar="ID",
+    help="Cut to what lies within this calendar of the inventory; own: within each site's own.  "
+    "[default: around the clock]",
+)
 @click.option("--effects", "with_effects", is_flag=True, help="List what each cause led to.")
+@click.option("--figures", "with_figures", is_flag=True, help="List MTTR and MTBF of each subject.")
 @json_option
 def outages(
     *,
@@ -124,7 +133,9 @@ def outages(
     site: str | None,
     start: str | None,
     end: str | None,
+    calendar: str | None,
     with_effects: bool,
+    with_figures: bool,
     as_json: bool,
 ) -> None:
     """Show what broke in a period: each cause once, its effects counted.
@@ -135,8 +146,16 @@ def outages(
     report that began it measured.
     """
     known = inventory.load(city)
-    answer = report.outages(known, asked(known, start, end), site, with_evidence=as_json)
-    emit(answer.document(), lambda: show_outages(answer, with_effects=with_effects), as_json)
+    answer = report.outages(
+        known, asked(known, start, end), site, calendar=calendar, with_evidence=as_json
+    )
+
+    def show() -> None:
+        show_outages(answer, with_effects=with_effects)
+        if with_figures:
+            show_figures(answer)
+
+    emit(answer.document(), show, as_json)
 
 
 @fleet.command("check")
@@ -277,6 +296,10 @@ def show_outages(answer: Outages, *, with_effects: bool = False) -> None:
     result.print(
         Text(f"{answer.city}, {table.span(answer.period, answer.zone)}", "bold"), soft_wrap=True
     )
+    if answer.calendar == OWN:
+        result.print("cut to each site's own calendar")
+    elif answer.calendar:
+        result.print(f"cut to calendar {answer.calendar}", markup=False)
     if not answer.causes:
         result.print("no outage was seen (netzpuls fleet uptime shows how much was looked at)")
         show_maintenance(answer.maintenance, answer.zone)
@@ -297,15 +320,34 @@ def show_outages(answer: Outages, *, with_effects: bool = False) -> None:
             (Text.assemble(name, f", {told}" * bool(told)), cells) for name, told, cells in rows
         ]
         table.print_pairs(titles, pairs, ("length",))
-    summary = answer.summary
-    if summary.lengths_s:
-        result.print(
-            f"lines: {table.count(len(summary.lengths_s), 'outage')}, longest "
-            f"{duration(max(summary.lengths_s))}, mean time to repair "
-            f"{_length(summary.mttr_s)}, between failures {_length(summary.mtbf_s)}",
-            soft_wrap=True,
-        )
+    totals = [(plural.replace("_", " "), answer.summary(kind)) for kind, plural in KINDS.items()]
+    _show_summaries("", [(name, each) for name, each in totals if each.lengths_s])
     show_maintenance(answer.maintenance, answer.zone)
+
+
+def show_figures(answer: Outages) -> None:
+    """Print how often each subject failed, and what districts and the city come to."""
+    rows = [(str(each.subject), each.summary) for each in answer.figures]
+    rows += [
+        (f"district/{district}", answer.summary("line", sites))
+        for district, sites in answer.districts.items()
+    ]
+    _show_summaries("subject", [*rows, ("city", answer.summary("line"))])
+
+
+def _show_summaries(title: str, rows: Sequence[tuple[str, Summary]]) -> None:
+    if not rows:
+        return
+    titles = ("outages", "longest", "to repair", "between")
+    shown = table.plain((title, *titles), titles)
+    for name, summary in rows:
+        shown.add_row(
+            Text(name),
+            str(len(summary.lengths_s)),
+            *(_length(each) for each in (summary.longest_s, summary.mttr_s, summary.mtbf_s)),
+        )
+    result.print()
+    table.print_whole(shown)
 
 
 def _rows(
@@ -317,6 +359,8 @@ def _rows(
     told = []
     if cause.kind in ("provider", "district"):
         told.append(table.count(len(cause.lines), "line"))
+    if len(cause.points) > 1:
+        told.append(table.count(len(cause.points), "access point"))
     if cause.rooms and cause.kind not in ("room", "board"):
         told.append(table.count(len(cause.rooms), "room"))
     if cause.times > 1:
@@ -360,5 +404,7 @@ def _until(start_s: int, end_s: int, end: End, zone: ZoneInfo) -> Text:
 def _where(each: PlacedOutage) -> Text:
     if each.outage.kind == "line":
         return Text(f"  {each.site_name}, line", "dim")
+    if each.access_point:
+        return Text(f"  access point {each.access_point}", "dim")
     room = each.room if each.alone_in_room else f"{each.room} {each.board}".strip()
     return Text(f"  {room}", "dim")

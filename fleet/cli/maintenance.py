@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -34,8 +34,9 @@ def maintenance() -> None:
 
 @maintenance.command()
 @city_option
-@click.option("--site", metavar="S", help="For this site: its line and its boards.")
+@click.option("--site", metavar="S", help="For this site and all that is there.")
 @click.option("--board", metavar="ID", help="For this board, wherever it hung.")
+@click.option("--access-point", metavar="ID", help="For this access point.")
 @click.option("--gateway", metavar="ID", help="For all sites of this gateway.")
 @click.option("--from", "start", metavar="WHEN", required=True, help="Since when: date or time.")
 @click.option(
@@ -50,6 +51,7 @@ def add(
     city: Path,
     site: str | None,
     board: str | None,
+    access_point: str | None,
     gateway: str | None,
     start: str,
     end: str,
@@ -64,7 +66,9 @@ def add(
     no longer count what was then, and say so.
     """
     known = inventory.load(city)
-    kind, subject = _subject(site, board, gateway)
+    kind, subject = _subject(
+        {"site": site, "board": board, "access-point": access_point, "gateway": gateway}
+    )
     wish = Wish(
         kind,
         subject,
@@ -120,16 +124,11 @@ def show_maintenance(found: Iterable[Maintenance], zone: ZoneInfo) -> None:
             result.print(line, markup=False, soft_wrap=True)
 
 
-def _subject(site: str | None, board: str | None, gateway: str | None) -> tuple[Kind, str]:
-    said: list[tuple[Kind, str]] = []
-    if site:
-        said.append(("site", site))
-    if board:
-        said.append(("board", board))
-    if gateway:
-        said.append(("gateway", gateway))
+def _subject(given: Mapping[Kind, str | None]) -> tuple[Kind, str]:
+    said = [(kind, name) for kind, name in given.items() if name]
     if len(said) != 1:
-        raise UsageError("say for what it is", hint="give one of --site, --board and --gateway")
+        options = "--site, --board, --access-point and --gateway"
+        raise UsageError("say for what it is", hint=f"give one of {options}")
     return said[0]
 
 

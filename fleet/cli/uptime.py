@@ -23,8 +23,8 @@ from fleet.cli.maintenance import show_maintenance
 from fleet.cli.output import city_option, emit, json_option, print_text, result
 from fleet.errors import UsageError
 from fleet.inventory import ALWAYS, Subject
-from fleet.ledger import FOREVER_S
 from fleet.period import Period, duration, iso
+from fleet.stint import FOREVER_S
 from fleet.tally import Tally, Verdict
 from fleet.uptime import BoardUptime, Row, Uptime
 
@@ -79,7 +79,8 @@ def asked(city: inventory.Inventory, start: str | None, end: str | None) -> Peri
 @click.option(
     "--subject",
     metavar="WHAT",
-    help="city, district/ID, site/ID, line/ID, room/SITE/ROOM or board/ID.  [default: all]",
+    help="city, district/ID, site/ID, line/ID, room/SITE/ROOM, access-point/ID or board/ID.  "
+    "[default: all]",
 )
 @click.option(
     "--calendar",
@@ -109,7 +110,7 @@ def uptime(
     as_csv: bool,
     as_json: bool,
 ) -> None:
-    """Show for each line and board how long it worked.
+    """Show for each line, access point and board how long it worked.
 
     Availability is the working part of what is known; coverage says how much is known. Both are
     rounded down, so 100 % means that no second of downtime was seen. What lies outside the
@@ -246,6 +247,8 @@ def _name(row: Row, zone: ZoneInfo, *, own: bool) -> Text:
         return Text("all lines", "bold")
     if row.subject.kind == "district":
         return Text(f"{row.name}, all lines", "bold")
+    if row.subject.kind == "access-point":
+        return Text(f"  access point {row.subject.id}" + f", {row.name}" * bool(row.name))
     if row.place is None:
         return Text.assemble((row.name, "bold"), f" ({row.calendar})" if own else "")
     held = _held(row.place, zone)
@@ -298,10 +301,14 @@ def _csv(answer: Uptime) -> str:
             for value in (
                 row.subject.kind,
                 row.subject.id,
-                row.site.name if row.place and row.site else row.name,
+                row.site.name if row.site else row.name,
                 row.subject.id if row.subject.kind == "district" else district,
                 row.site.site if row.site else "",
-                row.place.room if row.place else "",
+                row.name
+                if row.subject.kind == "access-point"
+                else row.place.room
+                if row.place
+                else "",
                 row.place.board if row.place else "",
                 row.calendar,
                 iso(answer.period.start_s, answer.zone),

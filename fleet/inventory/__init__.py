@@ -2,7 +2,7 @@
 
 A city's folder holds
 
-    inventory.toml   city, districts, sites, rooms, WLANs, gateways, calendars
+    inventory.toml   city, districts, sites, rooms, access points, WLANs, gateways, calendars
                      (see docs/inventory.md)
     registry.toml    the boards; written by `netzpuls board`, read by people and git
     ca.pem, boards/  public certificates
@@ -13,7 +13,7 @@ Unknown keys are errors: a mistyped threshold must not be a threshold that is ig
 """
 
 from fleet.inventory.board import Board, Role, Stay, Tested
-from fleet.inventory.calendar import ALWAYS, Calendar, Hours, Land
+from fleet.inventory.calendar import ALWAYS, OWN, Calendar, Hours, Land
 from fleet.inventory.city import SECRETS_FOLDER, Inventory, load
 from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE
 from fleet.inventory.hardware import NO_HARDWARE, Hardware, I2c, Lan
@@ -28,7 +28,7 @@ from fleet.inventory.measurement import (
     TlsTarget,
 )
 from fleet.inventory.network import BENCH, Bench, Gateway, Jump, Portal, Provider, Wlan
-from fleet.inventory.place import City, District, Site, SiteKind
+from fleet.inventory.place import AccessPoint, City, District, Site, SiteKind
 from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
@@ -38,8 +38,10 @@ __all__ = [
     "BENCH",
     "INVENTORY_FILE",
     "NO_HARDWARE",
+    "OWN",
     "REGISTRY_FILE",
     "SECRETS_FOLDER",
+    "AccessPoint",
     "Bench",
     "Board",
     "BoardId",

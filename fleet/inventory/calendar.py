@@ -19,6 +19,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from fleet.document import Table
 
 ALWAYS = "24/7"
+# Stands for each site's own calendar, where one for all can be named.
+OWN = "own"
 
 Land = Literal[
     "BB", "BE", "BW", "BY", "HB", "HE", "HH", "MV", "NI", "NW", "RP", "SH", "SL", "SN", "ST", "TH"

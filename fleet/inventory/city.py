@@ -16,7 +16,7 @@ from fleet.inventory.file import INVENTORY_FILE, REGISTRY_FILE, InventoryFile, R
 from fleet.inventory.hardware import Hardware
 from fleet.inventory.measurement import Service
 from fleet.inventory.network import Bench, Gateway, Jump, Provider, Wlan
-from fleet.inventory.place import District, Site
+from fleet.inventory.place import AccessPoint, District, Site
 from fleet.inventory.sla import Sla
 from fleet.inventory.subject import Subject
 
@@ -26,8 +26,8 @@ SECRETS_FOLDER = "secrets"
 class Inventory:
     """A city's inventory and registry, read and checked as one.
 
-    Attributes: `folder` and the tables by id: `districts`, `sites`, `gateways`, `jumps`,
-        `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement`,
+    Attributes: `folder` and the tables by id: `districts`, `sites`, `access_points`, `gateways`,
+        `jumps`, `wlans`, `hardware`, `providers`, `calendars`, `boards`; `city`, `measurement`,
         `slas`, `retention` and `bench`, None for none.
     """
 
@@ -42,6 +42,7 @@ class Inventory:
         self.bench: Bench | None = file.bench
         self.jumps: Mapping[str, Jump] = file.jump
         self.sites: Mapping[str, Site] = file.site
+        self.access_points: Mapping[str, AccessPoint] = file.access_point
         self.providers: Mapping[str, Provider] = file.provider
         self.calendars: Mapping[str, Calendar] = file.calendar
         self.slas: Sequence[Sla] = file.sla
@@ -79,6 +80,19 @@ class Inventory:
             )
         return room
 
+    def access_point(self, point_id: str) -> AccessPoint:
+        """Return an access point.
+
+        Raises: UsageError: the inventory has no such access point.
+        """
+        try:
+            return self.access_points[point_id]
+        except KeyError:
+            raise UsageError(
+                f"no access point {point_id!r} in {self.folder / INVENTORY_FILE}",
+                hint=f"access points there: {', '.join(sorted(self.access_points)) or 'none'}",
+            ) from None
+
     def gateway(self, gateway_id: str) -> Gateway:
         """Return a gateway.
 
@@ -97,7 +111,7 @@ class Inventory:
 
         Raises: UsageError: there is no such thing, or there are two.
         """
-        return subject.parse(text, self.districts, self.sites, self.boards)
+        return subject.parse(text, self.districts, self.sites, self.access_points, self.boards)
 
     def sla_of(self, told: Subject) -> Sla | None:
         """Return what was promised of a subject: its own before that of its site's kind."""

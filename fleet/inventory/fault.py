@@ -7,7 +7,7 @@ from collections.abc import Container
 
 from fleet.errors import UsageError
 from fleet.inventory import subject
-from fleet.inventory.calendar import ALWAYS
+from fleet.inventory.calendar import ALWAYS, OWN
 from fleet.inventory.file import REGISTRY_FILE, InventoryFile, RegistryFile
 from fleet.inventory.hardware import LAN_PINS, NO_HARDWARE
 from fleet.inventory.network import BENCH
@@ -18,6 +18,7 @@ def find(file: InventoryFile, registry: RegistryFile) -> list[str]:
     """Return the faults, each with the place where it is."""
     return [
         *_dangling(file),
+        *_unfit_access_points(file),
         *_unfit_services(file),
         *_unfit_hardware(file),
         *_unfit_calendars(file),
@@ -68,6 +69,42 @@ def _site_references(site_id: str, site: Site, file: InventoryFile) -> list[str]
     return faults
 
 
+def _unfit_access_points(file: InventoryFile) -> list[str]:
+    faults = []
+    owners: dict[str, str] = {}
+    for point_id, point in file.access_point.items():
+        place = f"access_point.{point_id}"
+        site = file.site.get(point.site)
+        if site is None:
+            faults.append(f"{place}.site: there is no [site.{point.site}]")
+            continue
+        if point.room is not None and point.room not in site.rooms:
+            faults.append(f"{place}.room: site {point.site!r} has no room {point.room!r}")
+        known = _bssids(site, file)
+        for bssid in point.bssids:
+            if bssid in owners:
+                faults.append(f"{place}.bssids: {bssid} is {owners[bssid]}'s already")
+            owners[bssid] = place
+            if known is not None and bssid not in known:
+                faults.append(
+                    f"{place}.bssids: boards of {point.site} do not tell of {bssid}, as it is not "
+                    f"among the bssids of their WLANs; add it there, or name none there"
+                )
+    return faults
+
+
+def _bssids(site: Site, file: InventoryFile) -> set[str] | None:
+    """Return the access points that a site's boards take for their own; None is any."""
+    found: set[str] = set()
+    for name in (site.wlan, *site.watch):
+        if name in file.wlan:
+            own = site.bssids.get(name, file.wlan[name].bssids)
+            if not own:
+                return None
+            found |= set(own)
+    return found
+
+
 def _unfit_services(file: InventoryFile) -> list[str]:
     faults = []
     places = {"measurement": file.measurement.service} | {
@@ -109,6 +146,8 @@ def _unfit_calendars(file: InventoryFile) -> list[str]:
     faults = []
     for calendar_id, calendar in file.calendar.items():
         place = f"calendar.{calendar_id}"
+        if calendar_id == OWN:
+            faults.append(f"{place}: this id means each site's own calendar; take another one")
         if not any(calendar.hours.of_weekday(day) for day in range(7)):
             faults.append(f"{place}.hours: there is no hour in which anything counts")
         if calendar.kind == "teaching" and calendar.hours.public_holidays:
@@ -140,7 +179,9 @@ def _unfit_slas(file: InventoryFile, registry: RegistryFile) -> list[str]:
             promised[f"kind {sla.kind}"] += 1
             continue
         try:
-            told = subject.parse(sla.subject, file.district, file.site, registry.board)
+            told = subject.parse(
+                sla.subject, file.district, file.site, file.access_point, registry.board
+            )
         except UsageError as error:
             faults.append(f"{place}.subject: {error.message}")
             continue

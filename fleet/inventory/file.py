@@ -13,7 +13,7 @@ from fleet.inventory.hardware import Hardware
 from fleet.inventory.kind import BoardId, Id
 from fleet.inventory.measurement import Measurement
 from fleet.inventory.network import Bench, Gateway, Jump, Provider, Wlan
-from fleet.inventory.place import City, District, Site
+from fleet.inventory.place import AccessPoint, City, District, Site
 from fleet.inventory.retention import Retention
 from fleet.inventory.sla import Sla
 
@@ -31,6 +31,7 @@ class InventoryFile(Table):
     district: dict[Id, District]
     gateway: dict[Id, Gateway]
     site: dict[Id, Site]
+    access_point: dict[Id, AccessPoint] = Field(default_factory=dict)
     jump: dict[Id, Jump] = Field(default_factory=dict)
     hardware: dict[Id, Hardware] = Field(default_factory=dict)
     provider: dict[Id, Provider] = Field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""Where things are: `[city]`, `[district]`, `[site]`."""
+"""Where things are: `[city]`, `[district]`, `[site]`, `[access_point]`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from fleet.document import Table
 from fleet.inventory.calendar import Land
-from fleet.inventory.kind import Address, Bssids, Id
+from fleet.inventory.kind import Address, Bssids, Id, Mac
 from fleet.inventory.measurement import Service
 
 
@@ -37,6 +37,19 @@ class District(Table):
     """A part of the city."""
 
     name: str
+
+
+class AccessPoint(Table):
+    """An access point of the own WLANs, which boards of its site hear.
+
+    Attributes:
+        room: where it hangs, if that is one of the site's rooms.
+        bssids: those of all its radios and WLANs; while one is in the air, it is there.
+    """
+
+    site: Id
+    room: str | None = None
+    bssids: Annotated[list[Mac], Field(min_length=1, max_length=32)]
 
 
 class Site(Table):

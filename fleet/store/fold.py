@@ -321,8 +321,8 @@ def times(rows: Mapping[str, NDArray[Any]], best: Ints, boot_cs: Ints) -> Ints:
 # -- intervals -------------------------------------------------------------------------------
 
 
-def laid(board: Ints, at_s: Ints, period_s: NDArray[Any], fact: Ints, before_s: Ints) -> Columns:
-    """Return the intervals that reports assert, neighbours that say the same joined.
+def since(board: Ints, at_s: Ints, period_s: NDArray[Any], before_s: Ints) -> Ints:
+    """Return from when on each report holds, until it was made.
 
     Reports are sorted by board and time; of those with equal times the one that holds comes
     first. `before_s` says for each board that occurs, in order, when the report before its first
@@ -333,12 +333,19 @@ def laid(board: Ints, at_s: Ints, period_s: NDArray[Any], fact: Ints, before_s: 
     first = np.flatnonzero(begins(board))
     gap_s[first] = at_s[first] - before_s
     period_s = period_s.astype(np.int64)
-    covered_s = np.where(2 * gap_s <= 5 * period_s, gap_s, period_s)
+    return at_s - np.where(2 * gap_s <= 5 * period_s, gap_s, period_s)
+
+
+def laid(board: Ints, at_s: Ints, period_s: NDArray[Any], fact: Ints, before_s: Ints) -> Columns:
+    """Return the intervals that reports assert, neighbours that say the same joined.
+
+    For what is given see `since`.
+    """
     pieces = {
         "board": board,
-        "start_s": at_s - covered_s,
+        "start_s": since(board, at_s, period_s, before_s),
         "end_s": at_s,
-        "period_s": period_s,
+        "period_s": period_s.astype(np.int64),
         "fact": fact,
     }
     return joined(pieces)

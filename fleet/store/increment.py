@@ -25,13 +25,14 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.store import clock, fold
+from fleet.store import air, clock, fold
 from fleet.store.fold import END_S, NEVER_S, Bools, Columns, Ints
-from fleet.store.schema import BOOT, INTERVAL, MEASURED, RUN
+from fleet.store.schema import BOOT, HEARD, INTERVAL, MEASURED, RUN, SIGHTING
 
 _CLOCK_COLUMNS = ("boot", "period_s", "uptime_cs", "time_s", "clock")
 _FACT_COLUMNS = ("state", "layer", "reason", "gateway_reason", "internet_reason")
 _LEDGER_COLUMNS = ("device", "key_id", "seq", *_CLOCK_COLUMNS, *_FACT_COLUMNS)
+_AROUND_COLUMNS = (*_LEDGER_COLUMNS, *HEARD)
 _MENDED = "most_cs - least_cs > 500 AND falls AND best > 0"
 
 
@@ -78,6 +79,7 @@ class Increment:
     def __init__(self, connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> None:
         self._connection = connection
         self._shelf = shelf
+        self._sky = air.Sky()
 
     def add(self) -> Added:
         """Take it in."""
@@ -114,9 +116,10 @@ class Increment:
         )
         execute("CREATE OR REPLACE TEMP TABLE board AS SELECT DISTINCT device, board FROM owner")
         names = ", ".join((*_CLOCK_COLUMNS, *_FACT_COLUMNS, "link", "tag"))
-        rows = self._columns(
+        rows = self._aired(
             f"SELECT owner, board, seq::BIGINT AS seq, oldest_seq, {names}, "
-            "incoming.rowid AS number FROM incoming JOIN owner USING (device, key_id)"
+            "incoming.rowid AS number",
+            "FROM incoming JOIN owner USING (device, key_id)",
         )
         runs = self._columns(
             f"SELECT owner, {_but_owner(RUN)} FROM run JOIN owner USING (device, key_id) "
@@ -275,6 +278,9 @@ class Increment:
             "high_s": np.full(len(boards), END_S),
         }
         self._replace(ranges, new)
+        if rows["air"].any():
+            since_s = fold.since(rows["board"], rows["at_s"], rows["period_s"], before_s)
+            self._sight(ranges, rows | {"start_s": since_s, "end_s": rows["at_s"]})
         return points
 
     def _changing(self, late: Columns, fact: Ints) -> Columns:
@@ -293,6 +299,7 @@ class Increment:
         inside["fact"] = fold.packed(inside)
         period_s = late["period_s"].astype(np.int64)
         changes = ~fold.changes_nothing(late["at_s"], period_s, fact, inside)
+        changes |= (late["air"] > 0) | self._is_sighting(asked)
         return {"board": late["board"][changes], "at_s": late["at_s"][changes]}
 
     def _alive(self, points: Columns, longest_s: Ints) -> Columns:
@@ -335,15 +342,20 @@ class Increment:
             told = rows["at_s"][start] < at_s[first][number]
             ranges["low_s"] = ranges["low_s"].copy()
             ranges["low_s"][number[told]] = rows["at_s"][start][told]
-        new = fold.laid(
-            rows["number"], rows["at_s"], rows["period_s"], fact,
-            np.full(int(fold.begins(rows["number"]).sum()), NEVER_S),
-        )  # fmt: skip
+        before_s = np.full(int(fold.begins(rows["number"]).sum()), NEVER_S)
+        new = fold.laid(rows["number"], rows["at_s"], rows["period_s"], fact, before_s)
         new = fold.take(new, new["end_s"] > ranges["low_s"][new["board"]])
         low_s = ranges["low_s"][new["board"]]
         new["start_s"] = np.maximum(new["start_s"], low_s)
         new["board"] = windows["board"][new["board"]]
         self._replace(ranges, new)
+        since_s = np.maximum(
+            fold.since(rows["number"], rows["at_s"], rows["period_s"], before_s),
+            ranges["low_s"][rows["number"]],
+        )
+        board = windows["board"][rows["number"]]
+        pieces = {"board": board, "start_s": since_s, "end_s": rows["at_s"], "air": rows["air"]}
+        self._sight(ranges, pieces)
 
     def _around(self, windows: Columns) -> Columns:
         """Return the reports in windows by time, the one that holds first."""
@@ -353,14 +365,14 @@ class Increment:
                 "CREATE OR REPLACE TEMP TABLE span AS "
                 "SELECT number, device, low_s, high_s FROM given JOIN board USING (board)"
             )
-        columns = ", ".join(_LEDGER_COLUMNS)
+        columns = ", ".join(_AROUND_COLUMNS)
         execute(
             "CREATE OR REPLACE TEMP TABLE looked AS SELECT device, key_id, boot, best, boot_cs, "
             f"whole OR ({_MENDED}) AS in_whole FROM boot "
             "SEMI JOIN span USING (device)"
         )
         near = self._shelf.source(
-            _LEDGER_COLUMNS, int(windows["low_s"].min()), int(windows["high_s"].max())
+            _AROUND_COLUMNS, int(windows["low_s"].min()), int(windows["high_s"].max())
         )
         parts = [
             f"""SELECT {columns}, CASE WHEN {clock.TRUST} = best THEN time_s::BIGINT
@@ -372,14 +384,18 @@ class Increment:
         if whole:
             execute(
                 f"CREATE OR REPLACE TEMP TABLE whole_row AS SELECT {columns} "
-                f"FROM ({self._shelf.source(_LEDGER_COLUMNS)}) "
+                f"FROM ({self._shelf.source(_AROUND_COLUMNS)}) "
                 "SEMI JOIN (FROM looked WHERE in_whole) USING (device, key_id, boot)"
             )
             parts.append(f"SELECT {columns}, at_s FROM ({clock.timed('whole_row')})")
-        return self._columns(
-            f"SELECT number, at_s, period_s, {', '.join(_FACT_COLUMNS)} "
+        execute(
+            "CREATE OR REPLACE TEMP TABLE around AS SELECT r.*, number "
             f"FROM ({' UNION ALL '.join(parts)}) AS r JOIN span ON span.device = r.device "
-            "AND at_s BETWEEN low_s AND high_s ORDER BY number, at_s, key_id DESC, seq DESC"
+            "AND at_s BETWEEN low_s AND high_s"
+        )
+        return self._aired(
+            f"SELECT number, at_s, period_s, {', '.join(_FACT_COLUMNS)}",
+            "FROM around ORDER BY number, at_s, key_id DESC, seq DESC",
         )
 
     def _replace(self, ranges: Columns, new: Columns) -> None:
@@ -406,6 +422,56 @@ class Increment:
             execute(
                 "INSERT INTO interval BY NAME "
                 f"SELECT {', '.join(INTERVAL)} FROM given JOIN board USING (board)"
+            )
+
+    # -- which access points they heard ----------------------------------------------------------
+
+    def _aired(self, select: str, source: str) -> Columns:
+        """Return columns and `air`: what each row heard as a number, 0 for nothing."""
+        table, _, _ = source.partition(" ORDER BY ")
+        query = f"SELECT count(*) {table} WHERE heard_all IS NOT NULL"
+        ((scans,),) = self._connection.execute(query).fetchall()
+        rows = self._columns(f"{select}, {air.KEY if scans else 0} AS air {source}")
+        if scans:
+            rows["air"] = self._sky.numbers(rows["air"])
+        return rows
+
+    def _is_sighting(self, asked: Columns) -> Bools:
+        """Tell at which of given (board, at_s) something is known of the air."""
+        found = np.zeros(len(asked["at_s"]), np.bool_)
+        if not len(found):
+            return found
+        with registered(self._connection, "late", asked):
+            numbers = self._columns(
+                "SELECT DISTINCT number FROM sighting JOIN board USING (device) "
+                "JOIN late USING (board) WHERE start_s < at_s AND at_s <= end_s "
+                f"AND end_s >= {int(asked['at_s'].min())}"
+            )["number"]
+        found[numbers] = True
+        return found
+
+    def _sight(self, ranges: Columns, pieces: Columns) -> None:
+        """Put what reports heard in the place of what was in ranges."""
+        execute = self._connection.execute
+        new = self._sky.sightings(pieces)
+        there = ranges["low_s"] > NEVER_S  # a board of which nothing was known has no sighting
+        least_s = int(ranges["low_s"][there].min()) if there.any() else END_S
+        with registered(self._connection, "given", ranges):
+            execute(
+                "CREATE OR REPLACE TEMP TABLE touched AS "
+                "SELECT DISTINCT sighting.rowid AS number, board, sighting.* "
+                "FROM sighting JOIN board USING (device) JOIN given USING (board) "
+                f"WHERE end_s >= low_s AND start_s <= high_s AND end_s >= {least_s}"
+            )
+        old = self._columns("SELECT * EXCLUDE (number, device) FROM touched")
+        if not len(old["board"]) and not len(new["board"]):
+            return
+        laid = air.relaid(old, ranges, new)
+        execute("DELETE FROM sighting WHERE rowid IN (SELECT number FROM touched)")
+        with registered(self._connection, "given", laid):
+            execute(
+                "INSERT INTO sighting BY NAME "
+                f"SELECT {', '.join(SIGHTING)} FROM given JOIN board USING (board)"
             )
 
     # -- SQL -----------------------------------------------------------------------------------

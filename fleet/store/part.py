@@ -171,6 +171,25 @@ class Shelf:
                 self._copy(kind, day, low_s, high_s, self._read(parts))
         self._forget(old)
 
+    def days(self) -> list[int]:
+        """Return the days that have files of reports."""
+        return sorted({part.day for part in self._parts if part.kind == "report"})
+
+    def sealed_of(self, day: int) -> str:
+        """Return SQL for the bytes of the reports in a day's files, with their identity."""
+        parts = [part for part in self._parts if (part.kind, part.day) == ("sealed", day)]
+        if not parts:
+            return f"SELECT {_KEY}, raw FROM recent WHERE false"
+        return f"SELECT {_KEY}, raw FROM {self._read(parts)}"
+
+    def widen(self, day: int, joined: str, columns: str) -> None:
+        """Make the files of a day's reports one that has some more columns, from another table."""
+        old = [part for part in self._parts if (part.kind, part.day) == ("report", day)]
+        low_s, high_s = min(p.from_s for p in old), max(p.to_s for p in old)
+        rows = f"(SELECT old.*, {columns} FROM {self._read(old)} AS old LEFT JOIN {joined})"
+        self._copy("report", day, low_s, high_s, rows)
+        self._forget(old)
+
     def expire(self, kind: str, before_s: int) -> tuple[int, int]:
         """Let go of what was made before a time: day files, and what is in none.
 

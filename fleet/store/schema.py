@@ -9,8 +9,9 @@
     run       which sequence numbers are there, and what is missing between them
     boot      by which clock the reports of a boot are timed
     interval  what each board said over which time: the ledger
+    sighting  which own access points it heard over which time, see `fleet.store.air`
 
-The last three follow from the set of reports and are kept up to date with each piece.
+The last four follow from the set of reports and are kept up to date with each piece.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from firmware.linkreport import report as wire
 from firmware.linkreport.term import LAYERS
 from fleet.store.fold import NO_SEAL
 
-VERSION = 3
+VERSION = 4
 
 _LAYER_COLUMNS = tuple(f"{layer}_reason" for layer in LAYERS[1:])
 
@@ -41,6 +42,8 @@ MEASURED = {
     "spool_reports": ("USMALLINT", wire.NO_U16),
     "error_count": ("USMALLINT", wire.NO_U16),
 }
+# What a report heard of own access points, see `fleet.store.air.heard`.
+HEARD = {"heard_all": "BOOLEAN", "heard_well": "BLOB", "heard_weakly": "BLOB"}
 COLUMNS = {
     "device": "VARCHAR",
     "gateway": "VARCHAR",
@@ -59,6 +62,7 @@ COLUMNS = {
     "confidence_percent": "UTINYINT",
     **dict.fromkeys(_LAYER_COLUMNS, "UTINYINT"),
     **{name: kind for name, (kind, _) in MEASURED.items()},
+    **HEARD,
     "raw": "BLOB",
 }
 DEFINITION = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
@@ -110,6 +114,13 @@ INTERVAL = {
     "reaches": "BOOLEAN",
     "misses": "BOOLEAN",
 }
+SIGHTING = {
+    "device": "VARCHAR",
+    "bssid": "BIGINT",
+    "start_s": "BIGINT",
+    "end_s": "BIGINT",
+    "well": "BOOLEAN",
+}
 # Day files, and from when on all reports are there that came.
 PART = {
     "kind": "VARCHAR",
@@ -120,7 +131,7 @@ PART = {
     "from_s": "BIGINT",
     "to_s": "BIGINT",
 }
-KEPT = {"run": RUN, "boot": BOOT, "interval": INTERVAL}
+KEPT = {"run": RUN, "boot": BOOT, "interval": INTERVAL, "sighting": SIGHTING}
 
 
 def _table(name: str, columns: dict[str, str]) -> str:

@@ -18,7 +18,7 @@ import duckdb
 from firmware.linkreport import report as wire
 from fleet import file
 from fleet.errors import StoreError
-from fleet.store import fold, increment, part, schema
+from fleet.store import air, fold, increment, part, schema, takeover
 from fleet.store.lock import locked
 from fleet.text import printable
 
@@ -225,14 +225,20 @@ class Writer:
                         "they stay there and do not count"
                     )
                 return
+            if version in (2, 3):
+                connection.execute(schema.FILES)
             connection.begin()
             if version is None:
                 connection.execute(schema.SCHEMA)
             elif version == 1:
                 _take_over(connection, store.folder, tell)
             else:
-                connection.execute(f"{schema.FILES} UPDATE schema SET version = {schema.VERSION}")
+                takeover.hear(connection, store.folder, tell)
+                connection.execute(f"UPDATE schema SET version = {schema.VERSION}")
             connection.commit()
+            if version in (2, 3):
+                with tidying(tell):
+                    part.Shelf(connection, store.folder).sweep()
 
     def cursors(self) -> dict[str, Cursor]:
         """Return how far each gateway was read."""
@@ -334,7 +340,8 @@ class Writer:
                 sealed_before_s -= sealed_before_s % part.DAY_S
                 gone += shelf.expire("sealed", max(sealed_before_s, raw_before_s or 0))[0]
             if interval_before_s is not None:
-                connection.execute("DELETE FROM interval WHERE end_s < $1", [interval_before_s])
+                for name in ("interval", "sighting"):
+                    connection.execute(f"DELETE FROM {name} WHERE end_s < $1", [interval_before_s])
             connection.commit()
             shelf.sweep()
         return gone
@@ -450,6 +457,7 @@ def _take_over(
     connection.execute(
         f"ALTER TABLE report RENAME TO old_report; DROP TABLE schema; {schema.ADDED}"
     )
+    heard = ", ".join(f"{name} = learnt.{name}" for name in schema.HEARD)
     done, boards, rows = 0, list[str](), 0
     for number, (board, count) in enumerate(counts, 1):
         boards.append(board)
@@ -460,6 +468,11 @@ def _take_over(
             f"INSERT INTO incoming BY NAME SELECT *, {schema.LINK_AND_TAG} FROM old_report "
             "WHERE device IN (SELECT unnest($1::VARCHAR[]))",
             [boards],
+        )
+        takeover.learn(connection, "SELECT device, key_id, seq, raw FROM incoming")
+        connection.execute(
+            f"UPDATE incoming SET {heard} FROM learnt WHERE incoming.device = learnt.device "
+            "AND incoming.key_id = learnt.key_id AND incoming.seq = learnt.seq"
         )
         increment.add(connection, part.Shelf(connection, folder))
         connection.execute("TRUNCATE incoming")
@@ -477,6 +490,7 @@ def _row(gateway: str, item: Verified) -> tuple[object, ...]:
         *report[_CORE],
         *report.layer_reasons,
         *report[_REST],
+        *air.heard(report),
         item.raw,
         int.from_bytes(wire.link_of(item.raw)[:8]),
         int.from_bytes(wire.tag_of(item.raw)[:8]),

@@ -10,7 +10,9 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from firmware.linkreport import table
-from fleet.ledger import Stint, Window
+from fleet.period import Period
+from fleet.point import Point
+from fleet.stint import Stint, Window
 
 
 class Row(NamedTuple):
@@ -29,6 +31,9 @@ class Row(NamedTuple):
     reason: int
     gateway_reason: int
     internet_reason: int
+    heard_all: bool | None = None
+    heard_well: bytes | None = None
+    heard_weakly: bytes | None = None
 
 
 Second = tuple[int, int, int]
@@ -77,8 +82,8 @@ def time_of(row: Row, rows: Sequence[Row]) -> int | None:
     return (at_cs[first.seq] - first.uptime_cs + row.uptime_cs) // 100
 
 
-def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[Row | None]:
-    """Return, for each second, the report that says what was the case."""
+def covered(device: str, rows: Sequence[Row]) -> dict[int, Row]:
+    """Return, for each second of which one tells, the report that says what was the case."""
     by_time: dict[int, Row] = {}
     for row in rows:
         at_s = time_of(row, rows)
@@ -87,7 +92,7 @@ def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[
         other = by_time.get(at_s)
         if other is None or (row.key_id, row.seq) > (other.key_id, other.seq):
             by_time[at_s] = row
-    seconds: list[Row | None] = [None] * (end_s - start_s)
+    seconds: dict[int, Row] = {}
     before: int | None = None
     for at_s in sorted(by_time):
         row = by_time[at_s]
@@ -95,10 +100,75 @@ def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[
         if before is not None and (at_s - before) <= 2.5 * row.period_s:
             reach = at_s - before
         for second in range(at_s - reach, at_s):
-            if start_s <= second < end_s:
-                seconds[second - start_s] = row
+            seconds[second] = row
         before = at_s
     return seconds
+
+
+def holding(device: str, rows: Sequence[Row], start_s: int, end_s: int) -> list[Row | None]:
+    """Return, for each second of a period, the report that says what was the case."""
+    seconds = covered(device, rows)
+    return [seconds.get(second) for second in range(start_s, end_s)]
+
+
+def _heard(row: Row) -> tuple[set[int], set[int]]:
+    """Return the access points that a report heard, and those that it heard well."""
+    well, weakly = (
+        {int.from_bytes(text[at : at + 6]) for at in range(0, len(text), 6)}
+        for text in (row.heard_well or b"", row.heard_weakly or b"")
+    )
+    return well | weakly, well
+
+
+def points(
+    rows: Sequence[Row],
+    stints: Sequence[Stint],
+    asked: Sequence[Point],
+    period: Period,
+    windows: Sequence[Window] = (),
+) -> dict[str, list[Second]]:
+    """Return (state, layer, reason) of every access point at every second."""
+    said = {device: covered(device, rows) for device in {stint.board for stint in stints}}
+
+    def shut(second: int, *subjects: str) -> bool:
+        return any(w.subject in subjects and w.start_s <= second < w.end_s for w in windows)
+
+    found = {}
+    for point in asked:
+        monitors = []
+        for stint in stints:
+            if stint.site != point.site:
+                continue
+            mine = {s: row for s, row in said[stint.board].items() if _holds(stint, s)}
+            heard = {s: _heard(row) for s, row in mine.items() if row.heard_all is not None}
+            sees = {s for s, (all_of_them, _) in heard.items() if all_of_them & {*point.bssids}}
+            well = {s for s, (_, well) in heard.items() if well & {*point.bssids}}
+            monitors.append((stint, mine, sees, well))
+        seconds = []
+        for second in range(period.start_s, period.end_s):
+            at_work = [each for each in monitors if not shut(second, each[0].board)]
+            if shut(second, point.subject, point.site):
+                seconds.append(EXCLUDED)
+            elif any(second in sees for _, _, sees, _ in at_work):
+                seconds.append((table.UP, 0, 0))
+            elif any(
+                second in mine and mine[second].heard_all and _normal(second, sees, well)
+                for _, mine, sees, well in at_work
+            ):
+                seconds.append((table.DOWN, table.RADIO, table.ACCESS_POINT_MISSING))
+            else:
+                seconds.append(NOTHING)
+        found[point.subject] = seconds
+    return found
+
+
+def _normal(second: int, sees: set[int], well: set[int]) -> bool:
+    """Tell whether a monitor normally sees an access point at a second."""
+    if not sees or second < min(sees):
+        return False
+    days = sorted({s // 86_400 for s in sees if s // 86_400 <= second // 86_400})[-7:]
+    seen = [s for s in sees if s // 86_400 in days]
+    return 2 * len([s for s in seen if s in well]) >= len(seen)
 
 
 def ledger(

@@ -305,7 +305,7 @@ def test_what_netzpuls_lost_is_no_outage_of_a_school(town: Town, boot: int, kind
     assert [(each.kind, each.name) for each in answer.causes] == [(kind, "gw-1")]
     assert answer.found == ()
     assert (answer.causes[0].start_s, answer.causes[0].end_s) == (DAY_S + 1200, DAY_S + 2400)
-    assert answer.summary.lengths_s == ()
+    assert answer.summary("line").lengths_s == ()
     one = Town(town.folder.parent / "one", ["a", "b", "c"])
     assert _ask(one, *((number, gap) for number in range(5))).causes == ()
 
@@ -366,7 +366,11 @@ def test_the_table(town: Town, capsys: pytest.CaptureFixture[str]) -> None:
         f"A, line {cut} internet: connect-timeout",
         "2 rooms",
         f"B 201 {cut} addressing: no-lease",
-        "lines: 1 outage, longest 0:10:00, mean time to repair 0:10:00, between failures 2:50:00",
+        "",
+        "outages longest to repair between",
+        "lines 1 0:10:00 0:10:00 2:50:00",
+        "rooms 3 0:10:00 0:10:00 1:50:00",
+        "boards 3 0:10:00 0:10:00 1:50:00",
     ]
     assert [" ".join(each.split()) for each in run("--effects").splitlines()][4:6] == [
         f"101 {cut} internet: connect-timeout",

@@ -26,7 +26,7 @@ def test_the_example_is_an_inventory(tmp_path: Path) -> None:
 def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     plain = EXAMPLE.read_text()
     full = re.sub(r"^# (\[\[?[a-z_.]+\]\]?|[a-z_0-9.]+ = .*)", r"\1", plain, flags=re.MULTILINE)
-    assert full.count("\n[") == plain.count("\n[") + 13
+    assert full.count("\n[") == plain.count("\n[") + 14
     (tmp_path / "inventory.toml").write_text(plain)
     before = inventory.load(tmp_path)
     (tmp_path / "inventory.toml").write_text(full)
@@ -35,6 +35,9 @@ def test_what_is_commented_out_is_the_default_or_fits(tmp_path: Path) -> None:
     own = {"service": [], "calendar": "teaching", "land": "NI", "provider": "stadtnetz"}
     goethe = before.sites["goethe-schule"].model_copy(update=own)
     assert after.sites == {**before.sites, "goethe-schule": goethe}
+    bssids = ["aa:bb:cc:dd:ee:01", "aa:bb:cc:dd:ee:02"]
+    point = inventory.AccessPoint(site="goethe-schule", room="Aula", bssids=bssids)
+    assert (before.access_points, after.access_points) == ({}, {"aula": point})
     assert list(after.calendars) == ["teaching", "market"]
     hours = after.calendars["teaching"].hours
     assert hours.of_weekday(0) == ((28_200, 33_600), (34_800, 40_200), (41_400, 46_800))

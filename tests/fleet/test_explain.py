@@ -144,7 +144,7 @@ def test_a_line_is_explained_by_each_boards_word(
     first, second, third, _ = town.boards
     line = _explained(capsys, town, "line/goethe-schule")
     assert (line["state"], line["layer"], line["calendar"]) == ("down", "internet", "24/7")
-    assert line["line_rule"].startswith(f"6: the line is down: {first.id}, {second.id} found")
+    assert line["rule"].startswith(f"6: the line is down: {first.id}, {second.id} found")
     word = line["boards"][0]
     assert (word["board"], word["line_evidence"]) == (first.id, "misses")
     assert word["rules"] == ["1: report 15 tells of the 60 s since report 14"]
@@ -157,7 +157,7 @@ def test_a_line_is_explained_by_each_boards_word(
     assert word["before"]["number"] == 14
     hotspot = _explained(capsys, town, "hotspot")
     assert hotspot["state"] == "up"
-    assert hotspot["line_rule"] == f"6: the line is up, because {third.id} reached the internet"
+    assert hotspot["rule"] == f"6: the line is up, because {third.id} reached the internet"
     assert [each["state"] for each in hotspot["boards"]] == ["up", "unknown"]
     city = _explained(capsys, town, "city")
     assert (city["state"], city["lines"]) == (None, {"goethe-schule": "down", "hotspot": "up"})

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware.linkreport import table
-from fleet.ledger import Ledger, Window, differences
+from fleet.ledger import Ledger, differences
 from fleet.period import Period
+from fleet.stint import Window
 from fleet.store import increment, schema
 from fleet.store.part import Shelf
 from tests.fleet import reference
@@ -21,7 +22,7 @@ from tests.fleet.reference import Row
 from tests.fleet.test_ledger import NOW_S, PLACES, ROWS, WINDOWS, _seconds, _up
 
 ALWAYS = Period(1, 1 << 33)
-_KEPT = ("run", "boot", "interval")
+_KEPT = tuple(schema.KEPT)
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from firmware.linkreport import table
-from fleet.ledger import Interval, Kind, Ledger, Stint, Window
+from fleet.ledger import Interval, Kind, Ledger
 from fleet.period import Period
+from fleet.stint import Stint, Window
 from fleet.store import schema
 from tests.fleet import reference
 from tests.fleet.reference import Row

@@ -117,8 +117,11 @@ def test_whom_a_window_is_for(town: Town) -> None:
     ("text", "fault"),
     [
         ("number = 1\nsite = 'nowhere'", "there is no site nowhere"),
-        ("number = 1\nsite = 'hotspot'\nboard = 'np-240ac4000010'", "for one site, board or"),
-        ("number = 1", "for one site, board or"),
+        (
+            "number = 1\nsite = 'hotspot'\nboard = 'np-240ac4000010'",
+            "for one site, board, access point or",
+        ),
+        ("number = 1", "for one site, board, access point or"),
         ("number = 1\nsite = 'hotspot'\nwhy = 'x'", "unknown key window.0.why"),
     ],
 )

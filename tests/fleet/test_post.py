@@ -14,9 +14,9 @@ import fleet.cli
 from firmware.linkreport import table
 from fleet import inventory, report, uptime
 from fleet.inventory import Inventory
-from fleet.ledger import FOREVER_S, Stint
 from fleet.period import Period
 from fleet.post import Post, active, posts
+from fleet.stint import FOREVER_S, Stint
 from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store, layers
 
 HOUR = Period(DAY_S, DAY_S + 3600)

@@ -14,12 +14,22 @@ import duckdb
 import pytest
 
 import fleet.cli
+from firmware.linkreport import block
+from firmware.linkreport import report as wire
 from fleet.errors import StoreError
 from fleet.store import Cursor, Gap, Store, gaps, schema
 from fleet.verify import verify
 from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, verified
 
+HEARD = ", ".join(schema.HEARD)
 ROOT = str(Path(__file__).parents[2])
+
+
+# One access point of two, heard well.
+AIR = wire.extension(block.AIR, bytes([2]) + bytes(10))
+HEARS = {
+    "extensions": wire.extension(block.OWN, bytes([2, 0, 0, 0, 0, 1, 0xC4, 6, 1])) + AIR,
+}
 
 
 def _old_store(folder: Path, items: list[object]) -> Store:
@@ -34,7 +44,8 @@ def _old_store(folder: Path, items: list[object]) -> Store:
         connection.execute(f"ATTACH '{new.path}' AS new (READ_ONLY)")
         connection.execute(schema.CURSOR)
         connection.execute("INSERT INTO cursor FROM new.cursor")
-        connection.execute("CREATE TABLE report AS FROM new.recent")
+        rows = f"SELECT * EXCLUDE ({HEARD}) FROM new.recent"  # noqa: S608
+        connection.execute(f"CREATE TABLE report AS {rows}")
         connection.execute("CREATE TABLE schema AS SELECT 1 AS version")
     return old
 
@@ -44,7 +55,7 @@ def _items(count: int = 40) -> list[object]:
     raws = [
         (board, raw)
         for board in boards
-        for values in ({}, LINE_CUT, {})
+        for values in (HEARS, LINE_CUT, HEARS)
         for raw in board.series(DAY_S + 60 * board.seq, count, **values)
     ]
     random.Random(1).shuffle(raws)
@@ -80,7 +91,7 @@ def test_a_store_of_version_2_gets_what_it_lacks(tmp_path: Path, gone: tuple[str
     with duckdb.connect(str(store.path)) as connection:
         for name in gone:
             connection.execute(f"DROP TABLE {name}")
-        connection.execute("UPDATE schema SET version = 2")
+        _forget_what_was_heard(store, connection, 2)
     with pytest.raises(StoreError, match="older Netzpuls"), store.reading():
         pass
     with store.writing() as writer:
@@ -88,6 +99,46 @@ def test_a_store_of_version_2_gets_what_it_lacks(tmp_path: Path, gone: tuple[str
         assert writer.pack(least=1, before_s=None) == 358
     answer = verify(tmp_path)
     assert (answer.reports, answer.differences) == (358, ())
+
+
+def _forget_what_was_heard(
+    store: Store, connection: duckdb.DuckDBPyConnection, version: int
+) -> None:
+    for name in schema.HEARD:
+        connection.execute(f"ALTER TABLE recent DROP COLUMN {name}")
+    connection.execute("DROP TABLE sighting")
+    for path in (store.folder / "report").glob("*/*.parquet"):
+        rows = f"SELECT * EXCLUDE ({HEARD}) FROM read_parquet('{path}')"  # noqa: S608
+        connection.execute(f"CREATE OR REPLACE TEMP TABLE old AS {rows}")
+        connection.execute(f"COPY old TO '{path}' (FORMAT parquet)")
+    connection.execute("UPDATE schema SET version = $1", [version])
+
+
+def test_a_store_of_version_3_learns_what_its_boards_heard(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.writing() as writer:
+        writer.ingest("gw-1", Cursor("database", 7), _items(600))  # type: ignore[arg-type]
+        assert writer.pack(least=1, before_s=DAY_S + 86_400) > 1000
+    heard = "FROM sighting ORDER BY ALL"
+    with store.reading() as connection:
+        before = connection.execute(heard).fetchall()
+        parts = connection.execute("SELECT kind, day, reports FROM part ORDER BY ALL").fetchall()
+    assert len(before) == 6
+    with duckdb.connect(str(store.path)) as connection:
+        _forget_what_was_heard(store, connection, 3)
+    with pytest.raises(StoreError, match="older Netzpuls"), store.reading():
+        pass
+    told: list[str] = []
+    with store.writing(told.append):
+        pass
+    assert "which access points boards heard" in told[0]
+    with store.reading() as connection:
+        assert connection.execute(heard).fetchall() == before
+        found = connection.execute("SELECT kind, day, reports FROM part ORDER BY ALL").fetchall()
+    assert found == parts
+    assert len(list((store.folder / "report").glob("*/*.parquet"))) == len(parts) // 2
+    answer = verify(tmp_path)
+    assert (answer.reports, answer.differences, answer.misheard) == (5398, (), ())
 
 
 _TAKE_OVER = """

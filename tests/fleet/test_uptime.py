@@ -21,9 +21,10 @@ from fleet import post, tally, uptime
 from fleet.errors import ConfigurationError, UsageError
 from fleet.exclusion import Exclusion
 from fleet.inventory import Inventory, Sla, Subject
-from fleet.ledger import Ledger, Stint
+from fleet.ledger import Ledger
 from fleet.period import Period
 from fleet.post import Post
+from fleet.stint import Stint
 from fleet.store import Store
 from fleet.tally import Tally
 from tests.fleet.town import DAY_S, LINE_CUT, PERIOD_S, Town, fill_store, maintain

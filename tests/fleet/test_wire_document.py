@@ -81,7 +81,9 @@ def test_no_block_and_no_column_can_hold_a_clients_address() -> None:
     )
 
     columns = {name: kind for name, kind in schema.COLUMNS.items() if kind in ("BLOB", "VARCHAR")}
-    assert set(columns) == {"device", "gateway", "bssid", "raw"}
+    assert set(columns) == {
+        "device", "gateway", "bssid", "heard_well", "heard_weakly", "raw",
+    }  # fmt: skip
     words = re.compile(r"client|station|user|person|host|ip_|ssid|mac")
     names = [name for kind in detail.KINDS for name, _ in kind.fields] + list(schema.COLUMNS)
     assert {name for name in names if words.search(name)} == {"bssid"}

@@ -101,6 +101,7 @@ class Town:
         self.calendars: dict[str, dict[str, Any]] = {}
         self.slas: list[dict[str, Any]] = []
         self.providers: dict[str, dict[str, Any]] = {}
+        self.points: dict[str, dict[str, Any]] = {}
         for number, site in enumerate(sites, 1):
             rooms = [f"{number}01", f"{number}02"]
             self.sites[site] = {
@@ -140,6 +141,7 @@ class Town:
             "sla": self.slas,
             "provider": self.providers,
             "site": self.sites,
+            "access_point": self.points,
         }
         (self.folder / "inventory.toml").write_text(tomli_w.dumps(document))
         boards = {board.id: self._registered(board) for board in self.boards}
