@@ -473,7 +473,7 @@ _REPORTS = f"""
     WITH one AS (SELECT * FROM report WHERE device = $device),
     spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s
-        FROM ({clock.timed("one")})
+        FROM ({clock.timed("one", "boot")})
         WINDOW w AS (ORDER BY at_s, key_id DESC, seq DESC)
     ),
     covering AS (

@@ -188,10 +188,10 @@ _KNOWN = f"{table.UP}, {table.DEGRADED}, {table.DOWN}"
 
 # What each report asserts. Of those with equal times the highest number comes first; the gap
 # before the others is 0, so that they cover nothing. A state that no board may claim is unknown.
-ASSERTED = f"""
+_ASSERTED = f"""
     WITH spaced AS (
         SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
-        FROM ({clock.timed("report")})
+        FROM ({{timed}})
         WHERE at_s BETWEEN $start_s - {LONGEST_GRACE_S} AND $end_s + {LONGEST_GRACE_S}
         WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
     )
@@ -206,6 +206,9 @@ ASSERTED = f"""
         internet_reason
     FROM spaced
 """
+ASSERTED = _ASSERTED.format(timed=clock.timed("report"))
+# The same where reports were let go, by what is still known of their boots.
+_LEFT = _ASSERTED.format(timed=clock.timed("report", "boot"))
 KEPT = "FROM interval WHERE start_s < $end_s AND end_s > $start_s"
 # The same for the subjects for which it counts, cut to the period.
 _PLACED = """
@@ -321,7 +324,9 @@ class Difference:
     interval: Interval
 
 
-def differences(connection: duckdb.DuckDBPyConnection, period: Period) -> list[Difference]:
+def differences(
+    connection: duckdb.DuckDBPyConnection, period: Period, *, expired: bool = False
+) -> list[Difference]:
     """Return where the intervals that the store keeps are not what its reports say.
 
     All reports are read and all boards' intervals are found anew, as an auditor would.
@@ -331,7 +336,7 @@ def differences(connection: duckdb.DuckDBPyConnection, period: Period) -> list[D
             "SELECT device AS subject, * EXCLUDE (device) REPLACE (greatest(start_s, $start_s) "
             f"AS start_s, least(end_s, $end_s) AS end_s) FROM ({said})"
         )
-        for said in (KEPT, ASSERTED)
+        for said in (KEPT, _LEFT if expired else ASSERTED)
     )
     names = "subject, start_s, end_s, state, layer, reason, reaches, misses, internet_reason"
     rows = connection.execute(
@@ -357,7 +362,9 @@ class Misheard:
     well: bool
 
 
-def misheard(connection: duckdb.DuckDBPyConnection, period: Period) -> list[Misheard]:
+def misheard(
+    connection: duckdb.DuckDBPyConnection, period: Period, *, expired: bool = False
+) -> list[Misheard]:
     """Return where the sightings that the store keeps are not what its reports say."""
     kept, told = (
         _joined(
@@ -367,7 +374,7 @@ def misheard(connection: duckdb.DuckDBPyConnection, period: Period) -> list[Mish
             "device, bssid",
             ("well",),
         )
-        for said in (point.KEPT, point.TOLD)
+        for said in (point.KEPT, point.LEFT if expired else point.TOLD)
     )
     rows = connection.execute(
         _DIFFERENCES.format(kept=kept, told=told, names="device, bssid, start_s, end_s, well"),

@@ -128,9 +128,9 @@ def lay(
 KEPT = "FROM sighting"
 # The same from all reports. Of those with equal times the highest number comes first; the gap
 # before the others is 0, so that they cover nothing.
-TOLD = f"""
+_TOLD = f"""
     WITH spaced AS (
-        SELECT *, at_s - lag(at_s) OVER w AS gap_s FROM ({clock.timed("report")})
+        SELECT *, at_s - lag(at_s) OVER w AS gap_s FROM ({{timed}})
         WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
     ),
     covering AS (
@@ -143,15 +143,19 @@ TOLD = f"""
         SELECT device, start_s, end_s, {SCAN} AS bssid, false AS well FROM covering WHERE heard_all
         UNION ALL
         SELECT device, start_s, end_s, ('0x' || unnest(regexp_extract_all(hex(heard_well),
-            '.{{{2 * BSSID_BYTES}}}')))::BIGINT, true FROM covering
+            {{digits}}')))::BIGINT, true FROM covering
         UNION ALL
         SELECT device, start_s, end_s, ('0x' || unnest(regexp_extract_all(hex(heard_weakly),
-            '.{{{2 * BSSID_BYTES}}}')))::BIGINT, false FROM covering
+            {{digits}}')))::BIGINT, false FROM covering
     )
     SELECT device, bssid, start_s, end_s, bool_or(well) AS well
     FROM named WHERE start_s < end_s GROUP BY ALL
 """
 
+_DIGITS = f"'.{{{2 * BSSID_BYTES}}}"
+TOLD = _TOLD.format(timed=clock.timed("report"), digits=_DIGITS)
+# The same where reports were let go, by what is still known of their boots.
+LEFT = _TOLD.format(timed=clock.timed("report", "boot"), digits=_DIGITS)
 # What monitors saw, as long as there are reports.
 _SEEN = """
     SELECT point.subject, stay.number AS stay, greatest(said.start_s, stay.start_s) AS start_s,

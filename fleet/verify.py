@@ -116,7 +116,9 @@ def verify(city: Path) -> Verification:
             "SELECT count(*) FROM interval WHERE end_s > $1", [start_s]
         ).fetchall()
         period = Period(start_s, FOREVER_S)
-        found, heard = differences(connection, period), misheard(connection, period)
+        expired = expired_s is not None
+        found = differences(connection, period, expired=expired)
+        heard = misheard(connection, period, expired=expired)
     return Verification(reports, boards, intervals, expired_s, since_s, tuple(found), tuple(heard))
 
 

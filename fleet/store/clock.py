@@ -18,17 +18,41 @@ _BOOT = "device, key_id, boot"
 TRUST = f"CASE WHEN time_s > 0 THEN least(clock, {table.CLOCK_NTP}) ELSE 0 END"
 
 
-def timed(source: str) -> str:
+def timed(source: str, kept: str | None = None) -> str:
     """Return SQL for the rows of a table with `at_s`, the time at which each was made.
 
     Reports of a boot of which nobody knows a time are left out. The table must hold all reports
-    of each boot of which it holds any.
+    of each boot of which it holds any; or those that are still kept, if `kept` is a table of what
+    is known of their boots, as the store's `boot`: where the report is gone by which a boot is
+    timed, what is known of it holds. Not so of a boot whose clock was set back: that is timed by
+    what is left.
     """
     # Only boots that may need it are looked at closer; the monotonic clock's overflow after 497
     # days is no step.
-    return _TIMED.replace("FROM report", f"FROM {source} AS report")
+    query = _TIMED
+    if kept:
+        query = query.replace("HAVING best > 0\n    ),\n", f"\n    ),\n{_GONE}", 1).replace(
+            "booted AS (", "left_over AS (", 1
+        )
+    return query.replace("FROM report", f"FROM {source} AS report").replace("{kept}", kept or "")
 
 
+_GONE = f"""
+    gone AS (
+        SELECT k.device, k.key_id, k.boot, k.best, k.boot_cs FROM {{kept}} AS k
+            SEMI JOIN left_over USING ({_BOOT})
+            ANTI JOIN (SELECT device, key_id, boot, seq FROM report) AS r
+                ON k.device = r.device AND k.key_id = r.key_id AND k.boot = r.boot
+                    AND k.anchor_seq = r.seq
+        WHERE k.best > 0 AND NOT (most_cs - least_cs > 500 AND falls)
+    ),
+    booted AS (
+        SELECT {_BOOT}, coalesce(gone.best, o.best) AS best,
+            coalesce(gone.boot_cs, o.boot_cs) AS boot_cs, steps AND gone.best IS NULL AS steps
+        FROM left_over AS o LEFT JOIN gone USING ({_BOOT})
+        WHERE coalesce(gone.best, o.best) > 0
+    ),
+"""
 _TIMED = f"""
     WITH by_clock AS (
         SELECT {_BOOT}, {TRUST} AS trust,

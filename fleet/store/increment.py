@@ -80,6 +80,10 @@ class Increment:
         self._connection = connection
         self._shelf = shelf
         self._sky = air.Sky()
+        # Reports by which boots are timed may have been let go.
+        query = "SELECT max(raw_before_s) FROM expired"
+        ((self._expired_s,),) = connection.execute(query).fetchall()
+        self._known = None if self._expired_s is None else "boot"
 
     def add(self) -> Added:
         """Take it in."""
@@ -224,7 +228,7 @@ class Increment:
         )
         execute(
             "CREATE OR REPLACE TEMP TABLE timed_before AS "
-            f"SELECT device, key_id, seq, at_s FROM ({clock.timed('whole_row')})"
+            f"SELECT device, key_id, seq, at_s FROM ({clock.timed('whole_row', self._known)})"
         )
         mine = fold.take(rows, dirty[number])
         with registered(self._connection, "mine", {k: mine[k] for k in ("owner", *_new_columns())}):
@@ -233,9 +237,27 @@ class Increment:
                 f"INSERT INTO whole_row BY NAME SELECT device, key_id, {names}, false AS cold "
                 "FROM mine JOIN owner USING (owner)"
             )
+        known = None
+        if self._known:
+            known = "boot_now"
+            needed = (
+                "owner",
+                "boot",
+                "best",
+                "boot_cs",
+                "anchor_seq",
+                "most_cs",
+                "least_cs",
+                "falls",
+            )
+            with registered(self._connection, "again", {name: again[name] for name in needed}):
+                execute(
+                    "CREATE OR REPLACE TEMP TABLE boot_now AS SELECT * EXCLUDE (owner) "
+                    "FROM again JOIN owner USING (owner)"
+                )
         execute(
             "CREATE OR REPLACE TEMP TABLE timed_now AS "
-            f"SELECT device, key_id, boot, seq, at_s FROM ({clock.timed('whole_row')})"
+            f"SELECT device, key_id, boot, seq, at_s FROM ({clock.timed('whole_row', known)})"
         )
         whole = self._columns(
             "SELECT owner, boot, seq::BIGINT AS seq, period_s, uptime_cs, time_s, clock, cold, "
@@ -248,8 +270,12 @@ class Increment:
         first = np.flatnonzero(fold.begins(whole["owner"], whole["boot"]))
         true["to_s"] = np.maximum.reduceat(whole["at_s"], first)
         true["whole"] = again["whole"] | np.logical_or.reduceat(whole["cold"], first)
+        # Of what is gone holds what was known.
+        held = {"owner": whole["owner"], "boot": whole["boot"], "seq": whole["seq"]}
+        gone = ~_has_anchor(again, held) & ~fold.mended(again)
         for name, column in true.items():
-            boots[name][dirty] = column
+            keeps = gone & (name not in ("to_s", "whole"))
+            boots[name][dirty] = np.where(keeps, again[name], column)
         return self._columns(
             "SELECT board, unnest([n.at_s, o.at_s])::BIGINT AS at_s "
             "FROM timed_now AS n FULL JOIN timed_before AS o USING (device, key_id, seq) "
@@ -304,12 +330,10 @@ class Increment:
 
     def _alive(self, points: Columns, longest_s: Ints) -> Columns:
         """Return the points whose neighbours are still there; what is older stays as it is."""
-        query = "SELECT max(raw_before_s) FROM expired"
-        ((raw_before_s,),) = self._connection.execute(query).fetchall()
-        if raw_before_s is None:
+        if self._expired_s is None:
             return points
         reach_s = longest_s[points["board"]] * 5 // 2 + 1
-        return fold.take(points, points["at_s"] - reach_s >= raw_before_s)
+        return fold.take(points, points["at_s"] - reach_s >= self._expired_s)
 
     def _relay(self, points: Columns, longest_s: Ints) -> None:
         """Lay anew whatever reports at given times may have changed, by all reports around."""
@@ -387,7 +411,7 @@ class Increment:
                 f"FROM ({self._shelf.source(_AROUND_COLUMNS)}) "
                 "SEMI JOIN (FROM looked WHERE in_whole) USING (device, key_id, boot)"
             )
-            parts.append(f"SELECT {columns}, at_s FROM ({clock.timed('whole_row')})")
+            parts.append(f"SELECT {columns}, at_s FROM ({clock.timed('whole_row', self._known)})")
         execute(
             "CREATE OR REPLACE TEMP TABLE around AS SELECT r.*, number "
             f"FROM ({' UNION ALL '.join(parts)}) AS r JOIN span ON span.device = r.device "
@@ -496,6 +520,17 @@ class Increment:
                 f"INSERT INTO {name} BY NAME SELECT {', '.join(columns)} "
                 "FROM given JOIN owner USING (owner)"
             )
+
+
+def _has_anchor(boots: Columns, rows: Columns) -> Bools:
+    """Tell of which boots, sorted by (owner, boot), the report is there by which they are timed."""
+    key = rows["owner"] << 16 | rows["boot"]
+    at = np.searchsorted(key, boots["owner"] << 16 | boots["boot"])
+    count = np.diff(np.append(at, len(key)))
+    which = np.repeat(np.arange(len(at)), count)
+    found = np.zeros(len(at), np.bool_)
+    found[which[rows["seq"] == boots["anchor_seq"][which]]] = True
+    return found
 
 
 def _but_owner(columns: Mapping[str, str]) -> str:

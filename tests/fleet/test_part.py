@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from firmware.linkreport import table
 from fleet import collect, inventory, report, uptime
 from fleet.errors import ConfigurationError, StoreError
 from fleet.inventory import Inventory
@@ -378,3 +379,68 @@ def test_a_missing_day_file_is_said(tmp_path: Path, board: TestBoard) -> None:
     next((store.folder / "report").glob("*/*.parquet")).unlink()
     with pytest.raises(StoreError, match=r"No files found|parquet"):
         _rows(store)
+
+
+def _two_clocks(board: TestBoard) -> tuple[list[Verified], list[Verified]]:
+    """Return a boot: its first day by a time server, others, later, by a clock that is slow."""
+    first = board.series(DAY_S, 120)
+    rest = []
+    for day in (5, 6, 7):
+        start_s = DAY_S + 86_400 * day
+        for number in range(1, 121):
+            board.seq = 1440 * day + number - 1
+            # What it says is an hour slow; its monotonic clock is not.
+            rest.append(board.report(start_s + 60 * number - 3600, clock=table.CLOCK_ACK))
+    return [verified(board, raw) for raw in first], [verified(board, raw) for raw in rest]
+
+
+def test_when_the_best_clock_of_a_boot_is_gone_its_times_stay(
+    tmp_path: Path, board: TestBoard
+) -> None:
+    store = Store(tmp_path)
+    first, rest = _two_clocks(board)
+    late = [rest.pop(200) for _ in range(3)]
+    _put(store, [*first, *rest])
+    assert verify(tmp_path).differences == ()
+    with store.writing() as open_store:
+        open_store.expire(raw_before_s=DAY_S + 86_400)
+    with store.reading() as connection:
+        before = connection.execute("FROM interval ORDER BY ALL").fetchall()
+    answer = verify(tmp_path)
+    assert (answer.reports, answer.differences) == (357, ())
+    # What comes late is timed as its neighbours are.
+    _put(store, late)
+    assert verify(tmp_path).differences == ()
+    with store.reading() as connection:
+        after = connection.execute("FROM interval ORDER BY ALL").fetchall()
+    assert after[0] == before[0]
+    assert after[-1] == before[-1]
+
+
+def test_a_better_clock_moves_what_an_expired_one_had_timed(
+    tmp_path: Path, board: TestBoard
+) -> None:
+    store = Store(tmp_path)
+    kept = [verified(board, raw) for raw in board.series(DAY_S, 60, clock=table.CLOCK_ACK)]
+    rest = []
+    for day in (4, 5):
+        for number in range(1, 61):
+            board.seq = 1440 * day + number - 1
+            at_s = DAY_S + 86_400 * day + 60 * number
+            rest.append(verified(board, board.report(at_s - 3600, clock=table.CLOCK_KEPT)))
+    _put(store, [*kept, *rest])
+    with store.writing() as open_store:
+        open_store.expire(raw_before_s=DAY_S + 86_400)
+    assert verify(tmp_path).differences == ()
+    # By the time server it began two minutes later.
+    best = verified(board, board.report(DAY_S + 5 * 86_400 + 61 * 60 + 120))
+    _put(store, [best])
+    assert verify(tmp_path).differences == ()
+    with store.reading() as connection:
+        ((ends,),) = connection.execute(
+            "SELECT count(*) FROM interval WHERE end_s = $1", [DAY_S + 4 * 86_400 + 3600 + 120]
+        ).fetchall()
+        ((old,),) = connection.execute(
+            "SELECT count(*) FROM interval WHERE end_s = $1", [DAY_S + 4 * 86_400 + 3600]
+        ).fetchall()
+    assert (ends, old) == (1, 0)
