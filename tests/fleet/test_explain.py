@@ -27,7 +27,7 @@ from tests.fleet.town import DAY_S, LINE_CUT, PERIOD_S, Town, fill_store, mainta
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as memory:
         memory.execute("SET threads = 1")
-        memory.execute(f"CREATE TABLE report ({schema.DEFINITION})")
+        memory.execute(f"CREATE TABLE report ({schema.DEFINITION}); {schema.TABLES}")
         yield memory
 
 
