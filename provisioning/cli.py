@@ -11,7 +11,7 @@ from fleet.cli.output import city_option, emit, json_option, progress, result
 from fleet.inventory import Role
 from provisioning import cli_check, cli_image, cli_port, cli_registry, cli_renewal, cli_tray
 from provisioning.cli_image import image_options
-from provisioning.cli_port import on_option, places
+from provisioning.cli_port import places, port_options
 from provisioning.display import (
     Display,
     half_written,
@@ -35,6 +35,7 @@ for command in (
     cli_renewal.renew,
     cli_port.list_ports,
     cli_port.carry,
+    cli_port.watch,
     cli_registry.list_boards,
     cli_registry.move,
     cli_registry.replace,
@@ -48,15 +49,7 @@ for command in (
 
 @board.command()
 @city_option
-@click.option(
-    "--port",
-    "ports",
-    multiple=True,
-    metavar="P",
-    help="Serial port, such as /dev/ttyUSB0; given several times it is a tray of boards.",
-)
-@click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
-@on_option
+@port_options
 @click.option("--site", required=True, metavar="S", help="The site's id in the inventory.")
 @click.option("--room", metavar="R", help="One of the site's rooms, for one board.")
 @click.option(
@@ -133,8 +126,7 @@ def flash(
     is plugged in later joins, and one that fails does not stop the others.
     """
     is_tray = others or len(ports) > 1 or rooms is not None
-    if not ports and not others:
-        raise click.UsageError("which board? give its --port P, or --all")
+    named, find = places(city, ports, gateway, others=others)
     if is_tray and room is not None:
         raise click.UsageError("--room is for one board; a tray has --rooms FILE.csv")
     if not is_tray and wait_s is not None:
@@ -143,7 +135,6 @@ def flash(
         missing = "--room" if room is None else "--role"
         raise click.UsageError(f"Missing option '{missing}'.")
     chosen = cli_image.chosen(city, image, version, chip)
-    named, find = places(city, ports, gateway, others=others)
     request = FlashRequest(
         city,
         named[0] if named else "",

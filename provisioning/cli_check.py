@@ -16,7 +16,7 @@ from provisioning.application import Application
 from provisioning.check import Checked
 from provisioning.cli_desk import finish, has_keyboard
 from provisioning.cli_image import image_options
-from provisioning.cli_port import on_option, places
+from provisioning.cli_port import places, port_options
 from provisioning.display import (
     Display,
     TrayDisplay,
@@ -33,15 +33,7 @@ from provisioning.port import Adapter
 
 @click.command()
 @city_option
-@click.option(
-    "--port",
-    "ports",
-    multiple=True,
-    metavar="P",
-    help="Serial port, such as /dev/ttyUSB0; may be repeated.",
-)
-@click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
-@on_option
+@port_options
 @image_options("The image that the board should run; without one that is not compared.")
 @click.option("--repair", is_flag=True, help="Then write what differs, as the registry says.")
 @json_option
@@ -65,14 +57,12 @@ def check(
     With --all or several --port the boards are looked at side by side; one that fails does not
     stop the others, and one that is plugged in meanwhile joins.
     """
-    if not ports and not others:
-        raise click.UsageError("which board? give its --port P, or --all")
+    named, find = places(city, ports, gateway, others=others)
     if repair and image is None and version is None:
         raise UsageError(
             "--repair needs the image", hint="add --micropython FILE, or --micropython-version"
         )
     request = InspectionRequest(city, cli_image.chosen(city, image, version, chip), repair)
-    named, find = places(city, ports, gateway, others=others)
     if others or len(ports) > 1:
         return _check_all(request, named, find, as_json=as_json)
     return _check_one(request, named[0], as_json=as_json)

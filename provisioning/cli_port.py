@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
@@ -13,12 +14,27 @@ from provisioning import port, relay, remote
 from provisioning.display import say
 from provisioning.port import Adapter
 
-on_option = click.option(
+_on = click.option(
     "--on",
     "gateway",
     metavar="GATEWAY",
     help="The ports are this gateway's; all work is done here, over SSH.",
 )
+_ports = click.option(
+    "--port",
+    "ports",
+    multiple=True,
+    metavar="P",
+    help="Serial port, such as /dev/ttyUSB0; may be repeated.",
+)
+_all = click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def port_options(command: F) -> F:
+    """Add --port, --all and --on: the arguments `ports`, `others` and `gateway` of `places`."""
+    return _ports(_all(_on(command)))
 
 
 def places(
@@ -26,34 +42,30 @@ def places(
 ) -> tuple[tuple[str, ...], Callable[[], list[Adapter]]]:
     """Return the ports that were named, as they are called here, and what finds all there are.
 
-    Those of a gateway are looked for once.
+    A gateway says which it has until the command ends.
 
-    Raises: NetzpulsError: the gateway is not known, or cannot be reached.
+    Raises:
+        UsageError: no port is meant.
+        NetzpulsError: the gateway is not known.
     """
+    if not ports and not others:
+        raise click.UsageError("which board? give its --port P, or --all")
     if gateway is None:
         return tuple(ports), lambda: port.plugged(ports, others=others)
     reached = remote.reach(city, gateway)
-    named = tuple(reached.name(each) for each in ports)
-    found = {name: Adapter(name) for name in named}
-    for each in reached.ports() if others else []:
-        found.setdefault(each.port, each)
-    return named, lambda: list(found.values())
+    there = reached.ports(ports, others=others)
+    click.get_current_context().call_on_close(there.close)
+    return tuple(reached.name(each) for each in ports), there.now
 
 
 @click.command("ports")
 @city_option
-@on_option
+@_on
 @json_option
 def list_ports(*, city: Path, gateway: str | None, as_json: bool) -> None:
     """List the serial ports that boards come with; opens none."""
     _, find = places(city, (), gateway, others=True)
     found = find()
-    document = {
-        "ports": [
-            {"port": each.port, "usb": each.usb or None, "name": each.name or None}
-            for each in found
-        ]
-    }
 
     def show() -> None:
         for each in found:
@@ -62,7 +74,7 @@ def list_ports(*, city: Path, gateway: str | None, as_json: bool) -> None:
         if not found:
             say("No port that boards come with is plugged in.")
 
-    emit(document, show, as_json)
+    emit(port.listed(found), show, as_json)
 
 
 @click.command("relay", hidden=True)
@@ -71,3 +83,11 @@ def list_ports(*, city: Path, gateway: str | None, as_json: bool) -> None:
 def carry(*, port_name: str, silence_s: float) -> None:
     """Carry a port over stdin and stdout; `--on` of the other verbs runs this on a gateway."""
     relay.serve(port_name, sys.stdin.fileno(), sys.stdout.fileno(), silence_s)
+
+
+@click.command("watch", hidden=True)
+@_ports
+@_all
+def watch(*, ports: tuple[str, ...], others: bool) -> None:
+    """Say which ports there are; `--on` of the other verbs runs this on a gateway."""
+    relay.watch(ports, sys.stdin.fileno(), sys.stdout.fileno(), others=others)

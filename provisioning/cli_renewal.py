@@ -11,7 +11,7 @@ from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import NetzpulsError
 from provisioning import port, renewal
 from provisioning.cli_desk import finish, has_keyboard
-from provisioning.cli_port import on_option, places
+from provisioning.cli_port import places, port_options
 from provisioning.display import Display, TrayDisplay, interruptible, say, say_below
 from provisioning.port import Adapter
 from provisioning.renewal import RenewalRequest, Renewed
@@ -19,15 +19,7 @@ from provisioning.renewal import RenewalRequest, Renewed
 
 @click.command()
 @city_option
-@click.option(
-    "--port",
-    "ports",
-    multiple=True,
-    metavar="P",
-    help="Serial port, such as /dev/ttyUSB0; may be repeated.",
-)
-@click.option("--all", "others", is_flag=True, help="All boards that are plugged in by USB.")
-@on_option
+@port_options
 @click.option(
     "--new-key",
     is_flag=True,
@@ -53,8 +45,6 @@ def renew(
     With --new-key it gets new keys, for one whose keys somebody may have read. Its gateway takes
     its reports after the next collection.
     """
-    if not ports and not others:
-        raise click.UsageError("which board? give its --port P, or --all")
     request = RenewalRequest(city, new_key)
     named, find = places(city, ports, gateway, others=others)
     if dry_run:

@@ -20,7 +20,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from fleet.errors import NetzpulsError
 from fleet.inventory import Inventory
 from provisioning import port
-from provisioning.errors import NoBoardError, PortBusyError, StoppedError
+from provisioning.errors import NoBoardError, PortBusyError, PortMissingError, StoppedError
 from provisioning.flash import Progress
 from provisioning.port import Adapter
 
@@ -326,6 +326,8 @@ class Desk(Generic[A]):
         attempt = self._make(Adapter(name))
         try:
             port.check(name)
+            if not self.is_interrupted:
+                raise PortMissingError(f"there is no port {name}", hint="plug the board in")
             attempt.error = stopped(attempt)
         except NetzpulsError as error:
             attempt.error = error

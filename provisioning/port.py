@@ -72,6 +72,16 @@ def plugged(named: Sequence[str], *, others: bool) -> list[Adapter]:
     return list(found.values())
 
 
+def listed(adapters: Sequence[Adapter]) -> dict[str, Any]:
+    """Return ports as `--json` prints them."""
+    return {
+        "ports": [
+            {"port": each.port, "usb": each.usb or None, "name": each.name or None}
+            for each in adapters
+        ]
+    }
+
+
 def _in_order(device: str) -> list[tuple[int, str]]:
     """Return a key that puts ttyUSB10 behind ttyUSB9."""
     return [(int(digits or 0), text) for text, digits in re.findall(r"(\D*)(\d*)", device)]

@@ -1,6 +1,7 @@
 """A serial port carried over the stdin and stdout of one command, for a desk that is elsewhere.
 
     netzpuls board relay --port /dev/ttyUSB0        run on a gateway over SSH, see `remote`
+    netzpuls board watch --all                      so is this; it says which ports there are
 
 It speaks RFC 2217 (pyserial's own server), so that speed, DTR and RTS are the desk's to set. It
 ends with its stdin, or when nothing came for a while: a line that died without a word must not
@@ -11,11 +12,13 @@ in its boot loader.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import termios
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import serial
@@ -29,6 +32,7 @@ ALIVE = b"\xff\xf1"  # Telnet's NOP: both sides say it when they have nothing to
 GOODBYE = b"\xff\xec"  # Telnet's EOF
 EVERY_S = 5.0
 SILENCE_S = 20.0
+LOOK_S = 1.0
 
 _READ_BYTES = 64 * 1024
 _LINE_S = 0.05
@@ -81,6 +85,29 @@ def serve(name: str, heard: int, told: int, silence_s: float = SILENCE_S) -> Non
             line.close()
     if went_away:
         raise RemoteError(f"the port {name} went away", hint="check the cable there")
+
+
+def watch(named: Sequence[str], heard: int, told: int, *, others: bool) -> None:
+    """Say which ports there are, one line of JSON when they change, until the desk goes.
+
+    Args:
+        named: ports that somebody named.
+        heard: file descriptor from the desk.
+        told: file descriptor to it.
+        others: look for USB adapters that boards come with, too.
+    """
+    said, said_at = b"", -EVERY_S
+    while True:
+        listed = json.dumps(port.listed(port.plugged(named, others=others))).encode() + b"\n"
+        now = time.monotonic()
+        if listed != said or now - said_at >= EVERY_S:
+            try:
+                os.write(told, listed)
+            except OSError:
+                return
+            said, said_at = listed, now
+        if select.select([heard], [], [], LOOK_S)[0] and not os.read(heard, _READ_BYTES):
+            return
 
 
 def _carry(line: serial.Serial, desk: _Desk, ended: threading.Event) -> None:

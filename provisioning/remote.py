@@ -15,7 +15,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import split
@@ -24,7 +24,7 @@ from typing import Any, cast
 import serial
 
 from fleet import inventory, login
-from fleet.errors import HostError, HostKeyError
+from fleet.errors import HostError, HostKeyError, NetzpulsError
 from fleet.ssh import Deadlines, Host, Session
 from fleet.text import printable
 from provisioning import port, session
@@ -40,6 +40,7 @@ _POLL_S = 0.005
 _ACCEPT_S = 10.0
 _READ_BYTES = 64 * 1024
 _MOST_LISTED_BYTES = 256 * 1024
+_AGAIN_S = 5.0
 _LOOPBACK = "127.0.0.1"
 
 
@@ -58,28 +59,102 @@ class Gateway:
         """Return what a port of the gateway is called here."""
         return f"{port.RFC2217}{self.host.id}/{there.removeprefix('/')}"
 
-    def ports(self) -> list[Adapter]:
-        """Return the ports there that boards come with.
+    def ports(self, named: Sequence[str] = (), *, others: bool) -> Ports:
+        """Return what finds the ports there, as `port.plugged` does those that are here."""
+        return Ports(self, named, others=others)
 
-        Raises: HostError, RemoteError: it cannot be asked, or what it answers is unusable.
+
+class Ports:
+    """The ports of a gateway, which says whenever they change.
+
+    A line that is cut is made again; what was there last counts meanwhile.
+    """
+
+    def __init__(self, gateway: Gateway, named: Sequence[str], *, others: bool) -> None:
+        self._gateway = gateway
+        self._named = named
+        options = [part for each in named for part in ("--port", each)]
+        self._asked = ["board", "watch", *options, *(["--all"] if others else [])]
+        self._found: list[Adapter] = []
+        self._error: NetzpulsError | None = None
+        self._heard = threading.Event()
+        self._ended = threading.Event()
+        self._session: Session | None = None
+        self._thread: threading.Thread | None = None
+
+    def now(self) -> list[Adapter]:
+        """Return the ports that are there; waits for the first word.
+
+        Raises: HostError, RemoteError: the gateway cannot be asked, or its answer is unusable.
         """
-        with (
-            Session(self.host, _deadlines()) as login_there,
-            login_there.command([*self.command, "board", "ports", "--json"]) as command,
-        ):
-            said = command.stdout.read(_MOST_LISTED_BYTES)
-            command.finish()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._follow, name="ports", daemon=True)
+            self._thread.start()
+        self._heard.wait()
+        if self._error:
+            raise self._error
+        return self._found
+
+    def close(self) -> None:
+        """Ask no longer."""
+        self._ended.set()
+        if self._session:
+            self._session.close()
+        if self._thread:
+            self._thread.join(_END_S)
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            try:
+                self._listen()
+            except NetzpulsError as error:
+                if not self._heard.is_set():
+                    self._error = error
+                    self._heard.set()
+                    return
+            except Exception:  # whatever it is: nobody waits in vain
+                if not self._heard.is_set():
+                    self._error = self._unclear()
+                    self._heard.set()
+                raise
+            self._ended.wait(_AGAIN_S)
+
+    def _listen(self) -> None:
+        gateway = self._gateway
+        with Session(gateway.host, _deadlines()) as there:
+            self._session = there
+            with there.command([*gateway.command, *self._asked]) as command:
+                while line := command.stdout.readline(_MOST_LISTED_BYTES):
+                    self._found = self._listed(line)
+                    self._heard.set()
+                command.finish()
+        raise self._unclear()
+
+    def _listed(self, line: bytes) -> list[Adapter]:
         try:
-            listed = json.loads(said)["ports"]
             return [
-                Adapter(self.name(_path(each["port"])), _text(each["usb"]), _text(each["name"]))
-                for each in listed
+                Adapter(
+                    self._gateway.name(self._path(each["port"])),
+                    _text(each["usb"]),
+                    _text(each["name"]),
+                )
+                for each in json.loads(line)["ports"]
             ]
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise RemoteError(
-                f"{self.host.label} does not say which ports it has",
-                hint="is Netzpuls there as new as here?",
-            ) from None
+            raise self._unclear() from None
+
+    def _path(self, value: object) -> str:
+        if not isinstance(value, str) or value != printable(value):
+            raise ValueError
+        if value not in self._named and not value.startswith("/dev/"):
+            raise ValueError
+        return value
+
+    def _unclear(self) -> RemoteError:
+        return RemoteError(
+            f"{self._gateway.host.label} does not say which ports it has",
+            hint="is Netzpuls there as new as here?",
+        )
 
 
 def reach(city: Path, gateway_id: str) -> Gateway:
@@ -97,12 +172,6 @@ def reach(city: Path, gateway_id: str) -> Gateway:
 
 def _deadlines() -> Deadlines:
     return Deadlines(silence_s=SILENCE_S, session_s=SESSION_S)
-
-
-def _path(value: object) -> str:
-    if not isinstance(value, str) or not value.startswith("/dev/") or value != printable(value):
-        raise ValueError
-    return value
 
 
 def _text(value: object) -> str:

@@ -41,18 +41,12 @@ def die():
 
 
 def release(port):
-    """Leave the board to a technician; a second Ctrl-C must not get between."""
-    released = False
-    while not released:
-        try:
-            is_watched = port.release()
-            print("netzpuls: stopped; Ctrl-D starts again")
-            if is_watched:
-                print("netzpuls: the watchdog restarts the board in 30 minutes in any case")
-            released = True
-            forget()
-        except KeyboardInterrupt:
-            continue
+    """Have the watchdog wait for a technician, say so, and forget what ran."""
+    is_watched = port.release()
+    print("netzpuls: stopped; Ctrl-D starts again")
+    if is_watched:
+        print("netzpuls: the watchdog restarts the board in 30 minutes in any case")
+    forget()
 
 
 def drain(start, port, root, timeout_s):

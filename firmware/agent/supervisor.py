@@ -45,7 +45,16 @@ def run(port=None, root=""):
     try:
         _run(port, root)
     except KeyboardInterrupt:
-        borrow("agent.rescue").release(port)
+        _leave(port)
+
+
+def _leave(port):
+    """Leave the board to a technician; a second Ctrl-C must not get between."""
+    while True:
+        try:
+            return borrow("agent.rescue").release(port)
+        except KeyboardInterrupt:
+            continue
 
 
 def _run(port, root):

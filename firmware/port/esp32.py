@@ -108,6 +108,7 @@ class Esp32Port:
 
     def watch(self):
         """Start the watchdog."""
+        self._watchdog = True  # Ctrl-C may come when it runs and has no name yet
         self._watchdog = machine.WDT(timeout=WATCHDOG_MS)
 
     def feed(self):

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hil.board.lock import Locks
+from hil.board.place import Place
 
 CTRL_C = 0x03
 HEAP_BYTES = 1 << 20
@@ -89,7 +89,7 @@ class Interpreter:
         os.set_blocking(self._stdin_write, False)
         os.set_blocking(self._stdout_read, False)
         self._process: subprocess.Popen[bytes] | None = None
-        self._locks: Locks | None = None
+        self._place: Place | None = None
         self._pid_file = -1
         self._channel: socket.socket | None = None
         self._received = bytearray()
@@ -97,6 +97,7 @@ class Interpreter:
         self._interrupt_char = -1
         self._is_booting = True
         self._is_interrupted_early = False
+        self._is_interrupting = False
         self._is_raw = False
         self._ends_with_return = False
         self._is_reading = False
@@ -125,7 +126,7 @@ class Interpreter:
             )
         ours.setblocking(False)
         self._channel = ours
-        self._locks = None
+        self._place = None
         self._received.clear()
         self._interrupt_char = -1
         self._is_booting = True
@@ -215,8 +216,14 @@ class Interpreter:
 
     # Interrupts
 
-    def _interrupt(self, tries: int = _INTERRUPT_TRIES) -> None:
-        """Send SIGINT, if possible while it holds no lock; see `hil.board.lock`."""
+    def _interrupt(self) -> None:
+        """Interrupt the program; as on the chip that is one interrupt until it has come."""
+        if not self._is_interrupting:
+            self._send_interrupt(_INTERRUPT_TRIES)
+
+    def _send_interrupt(self, tries: int) -> None:
+        """Send SIGINT, if possible where it does no harm; see `hil.board.place`."""
+        self._is_interrupting = False
         process = self._process
         if process is None or self._interrupt_char < 0:
             return
@@ -224,16 +231,17 @@ class Interpreter:
         if process.returncode is not None:  # it ended meanwhile
             return
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
-        is_busy = tries > 0 and self._locks is not None and self._locks.are_held()
+        is_busy = tries > 0 and self._place is not None and self._place.is_busy()
         if not is_busy:
             process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGCONT)
         if is_busy:
-            self._loop.call_later(_INTERRUPT_STEP_S, self._interrupt, tries - 1)
+            self._is_interrupting = True
+            self._loop.call_later(_INTERRUPT_STEP_S, self._send_interrupt, tries - 1)
 
     def _set_interrupt(self, request: Request) -> None:
-        if self._locks is None and self._process is not None:
-            self._locks = Locks(self._process.pid)
+        if self._place is None and self._process is not None:
+            self._place = Place(self._process.pid)
         self._interrupt_char = int(request["char"])
         self._is_raw = bool(request.get("raw"))
         if self._is_interrupted_early and self._interrupt_char >= 0:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -97,15 +98,17 @@ def desk(tmp_path: Path, login: tuple[SshServer, Path]) -> Iterator[Bench]:
         yield made
 
 
-def _relays() -> list[int]:
-    """Return the processes that carry a port."""
+def _relays(*verbs: bytes) -> list[int]:
+    """Return the processes that carry a port, or say which there are."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = path.read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"relay" in words and b"fleet.cli" in words and b"timeout" not in words[0]:
+        if not {*words}.isdisjoint(verbs or (b"relay", b"watch")) and (
+            b"fleet.cli" in words and b"timeout" not in words[0]
+        ):
             found.append(int(path.parent.name))
     return found
 
@@ -143,7 +146,8 @@ def test_flash_check_and_renew(desk: Bench, capfd: pytest.CaptureFixture[str]) -
     document = json.loads(out)
     assert code == 1
     assert [each["ok"] for each in document["boards"]] == [True, False]
-    assert "there is no port /dev/netzpuls-none" in document["boards"][1]["error"]["message"]
+    missing = "there is no port rfc2217://gw-north/dev/netzpuls-none"
+    assert document["boards"][1]["error"]["message"] == missing
     assert _none_is_left(1)
 
 
@@ -243,6 +247,50 @@ def test_ports_there(desk: Bench, capfd: pytest.CaptureFixture[str]) -> None:
     assert isinstance(json.loads(out)["ports"], list)
 
 
+def test_what_is_plugged_in_there_later_is_noticed(
+    desk: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_AGAIN_S", 0.2)
+    late = tmp_path / "late"
+    ports = remote.reach(desk.city, "gw-north").ports([str(late)], others=False)
+
+    def becomes(there: list[str]) -> bool:
+        until = time.monotonic() + 20
+        while [each.port for each in ports.now()] != there and time.monotonic() < until:
+            time.sleep(0.1)
+        return [each.port for each in ports.now()] == there
+
+    try:
+        assert ports.now() == []
+        late.touch()
+        assert becomes([f"rfc2217://gw-north{late}"])
+        late.unlink()
+        assert becomes([])
+        (watching,) = _relays(b"watch")
+        os.kill(watching, signal.SIGKILL)  # the line is made again
+        late.touch()
+        assert becomes([f"rfc2217://gw-north{late}"])
+    finally:
+        ports.close()
+    assert _none_is_left(5)
+
+
+def test_a_tray_there_waits_for_what_is_plugged_in_later(
+    desk: Bench, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A board that comes when another is worked on joins, as here."""
+    late = tmp_path / "late"
+    city = ["--city", str(desk.city), "--on", "gw-north"]
+    ports = ["--port", desk.port, "--port", str(late)]
+    timer = threading.Timer(2, late.touch)
+    timer.start()
+    code, out, _ = _run(capfd, ["board", "check", *city, *ports, "--json"])
+    timer.join()
+    assert code == 1
+    _, second = json.loads(out)["boards"]
+    assert f"{late} is no serial port" in second["error"]["message"]
+
+
 @pytest.mark.parametrize(
     "said",
     [
@@ -258,13 +306,13 @@ def test_ports_there(desk: Bench, capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_gateway_that_lies_about_its_ports(desk: Bench, tmp_path: Path, said: str) -> None:
     _answer(desk, tmp_path, said)
     with pytest.raises(RemoteError, match="does not say which ports it has"):
-        remote.reach(desk.city, "gw-north").ports()
+        remote.reach(desk.city, "gw-north").ports(others=True).now()
 
 
 def test_what_a_gateway_says_of_its_ports_is_made_safe(desk: Bench, tmp_path: Path) -> None:
     there = {"port": "/dev/ttyUSB0", "usb": "A5\x1b[2J", "name": "CP2102"}
     _answer(desk, tmp_path, json.dumps({"ok": True, "ports": [there]}))
-    (found,) = remote.reach(desk.city, "gw-north").ports()
+    (found,) = remote.reach(desk.city, "gw-north").ports(others=True).now()
     assert found.port == "rfc2217://gw-north/dev/ttyUSB0"
     assert (found.usb, found.name) == ("A5\\x1b[2J", "CP2102")
 

@@ -11,7 +11,9 @@ import fleet.cli
 from fleet import inventory
 from hil.board.board import Settings
 from hil.board.process import BoardProcess
+from provisioning import port
 from provisioning.flash import FlashRequest, flash_board
+from provisioning.repl import Repl
 from tests.provisioning.bench import WLAN_KEY
 
 MAC = bytes.fromhex("240ac4000042")
@@ -70,3 +72,35 @@ def test_a_board_with_reset_lines(city: Path, stand_in: Path, settings: Settings
     assert flashed.board == BOARD
     assert flashed.self_test["config"] == "ok"
     assert flashed.self_test["identity"] == "ok"
+
+
+def test_ctrl_c_that_meets_the_watchdog_s_start(
+    city: Path, stand_in: Path, settings: Settings
+) -> None:
+    """The watchdog runs, and nobody has kept it yet: it is released all the same."""
+    with BoardProcess(settings):
+        flash_board(
+            FlashRequest(
+                city, str(settings.link), "school-north", "R101", "classroom-sensor", stand_in
+            )
+        )
+        with port.open_port(str(settings.link)) as line:
+            repl = Repl(line, lambda: None)
+            repl.interrupt(20)
+            repl.run(
+                "import machine, sys\n"
+                "started = []\n"
+                "def start(timeout):\n"
+                "    started.append(timeout)\n"
+                "    if len(started) == 1: raise KeyboardInterrupt\n"
+                "machine.WDT = start\n"
+                "for name in list(sys.modules):\n"
+                "    if name.startswith(('agent', 'port')): del sys.modules[name]\n"
+                "from agent.supervisor import run\n"
+                "run()\n"
+                "print(started)\n"
+            )
+            said = []
+            while (told := repl.line(20)) is not None:
+                said.append(told.strip())
+            assert said[-1] == b"[60000, 1800000]"

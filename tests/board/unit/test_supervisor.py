@@ -606,12 +606,23 @@ class SupervisorTest(unittest.TestCase):
             raise KeyboardInterrupt
 
         self.port.release = release
+        lend = agent.supervisor.borrow
+        lending = [KeyboardInterrupt]
+
+        def borrow(name):
+            if name == "agent.rescue" and lending:
+                raise lending.pop()
+            return lend(name)
+
         before, Agent.serve = Agent.serve, pressed
+        agent.supervisor.borrow = borrow
         try:
             with Console("agent.selftest"), Console("agent.rescue"):
                 run(self.port, self.root)
         finally:
             Agent.serve = before
+            agent.supervisor.borrow = lend
+        self.assertEqual(lending, [])
         self.assertEqual(self.port.calls.count("release"), 2)
         self.assertIn("watch", self.port.calls)
         # MicroPython's asyncio would hold the task, and with it the agent.

@@ -20,7 +20,7 @@ from hil import tool
 from hil.board import BoardProcess, Settings, nvs
 from hil.board.flash import INSTANT, Flash
 from hil.board.image import read_partitions
-from hil.board.lock import Locks
+from hil.board.place import Place
 from tests.hil.board.desk import Desk
 
 WAIT_S = 15
@@ -233,12 +233,51 @@ def test_a_blank_board_says_what_the_rom_says(start: Callable[..., Desk]) -> Non
 
 
 @pytest.mark.parametrize("name", ["micropython", "micropython32"])
-def test_locks_are_known_and_free_while_it_waits(name: str) -> None:
+def test_who_waits_may_be_interrupted(name: str) -> None:
     with subprocess.Popen([interpreter(name), "-c", "input()"], stdin=subprocess.PIPE) as waiting:
         until(lambda: "S" in Path(f"/proc/{waiting.pid}/stat").read_text().split()[2])
-        locks = Locks(waiting.pid)
-        assert locks._addresses
-        assert not locks.are_held()
+        assert not Place(waiting.pid).is_busy()
+
+
+# A text that was a name before is looked up no more, so each run has its own.
+NAMES = """
+class Thing: pass
+thing, names = Thing(), ["n%d_%d" % (RUN, number) for number in range(100)]
+print("ready")
+while True:
+    for name in names: hasattr(thing, name)
+"""
+
+
+@pytest.mark.parametrize("name", ["micropython", "micropython32"])
+def test_who_holds_a_lock_may_not(name: str) -> None:
+    """The table of names has one that is no recursive mutex."""
+    command = [interpreter(name), "-c", NAMES.replace("RUN", "0")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as searching:
+        try:
+            assert searching.stdout
+            assert searching.stdout.readline() == b"ready\n"
+            place, held = Place(searching.pid), set()
+            for _ in range(2000):
+                searching.send_signal(signal.SIGSTOP)
+                os.waitid(os.P_PID, searching.pid, os.WSTOPPED)
+                held.add(place.is_busy())
+                searching.send_signal(signal.SIGCONT)
+                if held == {False, True}:
+                    break
+                time.sleep(0.001)
+        finally:
+            searching.kill()
+    assert held == {False, True}
+
+
+def test_ctrl_c_in_the_table_of_names_leaves_a_board_that_lives(desk: Desk) -> None:
+    with desk.repl() as repl:
+        for run in range(40):
+            repl.transport.exec_raw_no_follow(NAMES.replace("RUN", str(run)))
+            assert repl.transport.read_until(1, b"ready\r\n", timeout=WAIT_S).endswith(b"\n")
+            repl.transport.serial.write(b"\x03")
+            assert b"KeyboardInterrupt" in repl.transport.follow(WAIT_S)[1]
 
 
 def test_a_board_may_have_a_32_bit_interpreter(start: Callable[..., Desk]) -> None:
