@@ -15,6 +15,7 @@ this machine and nothing else: its own init, journal, users, network, host key a
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -89,6 +90,7 @@ class Bed:
         self.key_file = self.folder / "key"
         self.key = ""
         self._hosts: list[Host] = []
+        self._numbers = itertools.count(10)
         self._lock = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -133,9 +135,14 @@ class Bed:
         with self._lock:
             if any(each.name == name for each in self._hosts):
                 raise BedError(f"there is a host {name} already", hint="give another name")
-            made = Host(self, name, len(self._hosts) + 10, system)
+            made = Host(self, name, next(self._numbers), system)
             self._hosts.append(made)
-        made.start()
+        try:
+            made.start()
+        except BaseException:
+            made.close()
+            self._hosts.remove(made)
+            raise
         return made
 
     def hosts(self, *names: str, suite: str = "bookworm") -> list[Host]:
@@ -163,7 +170,9 @@ class Host:
 
     def _new_disk(self) -> str:
         """Write what makes this host another than its siblings; return its public key."""
-        upper = self.folder / "disk" / "upper"
+        disk = self.folder / "disk"
+        shutil.rmtree(disk, ignore_errors=True)  # that of a process that was killed
+        upper = disk / "upper"
         upper.mkdir(parents=True)
         for path, mode in (
             ("etc", 0o755),
@@ -268,7 +277,7 @@ class Host:
                 numbers = _numbers(pid)
                 if numbers[-1:] == ["1"] and len(numbers) >= len(_numbers(os.getpid())) + 2:
                     return pid
-        raise BedError(f"{self.name} is off", hint="start it before")
+        raise BedError(f"{self.name} is off, or about to boot", hint="start it before")
 
     def let_go(self) -> None:
         """Tell its keeper that nobody wants it any more."""

@@ -91,12 +91,25 @@ def build(suite: str) -> Path:
         _say(f"making an image of Debian {suite} in {final} (a minute or two)")
         _make(mmdebstrap, archive.at(suite), scratch)
         (scratch / "recipe").write_text(recipe)
+        _replace(final, scratch)
+        _say(f"  Debian {suite}: {time.monotonic() - began:.0f} s")
+    return final
+
+
+def _replace(final: Path, scratch: Path) -> None:
+    """Put what was made in its place as soon as no host runs from what is there."""
+    with contextlib.ExitStack() as stack:
         if final.exists():
+            old = os.open(final, os.O_RDONLY)
+            stack.callback(os.close, old)
+            try:
+                fcntl.flock(old, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                _say(f"  hosts still run from the old {final}: waiting for their end")
+                fcntl.flock(old, fcntl.LOCK_EX)
             final.rename(scratch / "old")
         (scratch / "root").rename(final)
         (scratch / "recipe").replace(_note(final))
-        _say(f"  Debian {suite}: {time.monotonic() - began:.0f} s")
-    return final
 
 
 def _note(final: Path) -> Path:

@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import subprocess
 import sys
-import time
 from pathlib import Path
 
+from fleet.errors import NetzpulsError
 from hil import tool
 from hil.lab.namespace import enter
 
 REBOOT = 133  # systemd-nspawn's exit code when its host wants to be started again
 _GROUPS = Path("/sys/fs/cgroup")
-_MOUNT_TRIES = 50
 _OPTIONS = (
     "--boot",
     "--register=no",
@@ -64,19 +64,10 @@ def _escaped(path: Path) -> str:
 
 
 def _mount_disk(disk: Path, image: Path, root: Path) -> None:
-    """Lay the disk over the image; the one that held it before may be a moment in going."""
     for each in (disk / "upper", disk / "work", root):
         each.mkdir(exist_ok=True)
     layers = (("lowerdir", image), ("upperdir", disk / "upper"), ("workdir", disk / "work"))
-    options = ",".join(f"{name}={_escaped(path)}" for name, path in layers)
-    for left in reversed(range(_MOUNT_TRIES)):
-        try:
-            return _mount("overlay", root, "overlay", options)
-        except OSError:
-            if not left:
-                raise
-            time.sleep(0.1)
-    return None
+    _mount("overlay", root, "overlay", ",".join(f"{n}={_escaped(path)}" for n, path in layers))
 
 
 def _keep(folder: Path, image: Path, name: str, group: Path, network: int) -> int:
@@ -123,9 +114,14 @@ def main() -> int:
     folder, image, name = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     place = group(os.getpid())
     network = os.open("/proc/self/ns/net", os.O_RDONLY)
+    fcntl.flock(os.open(image, os.O_RDONLY), fcntl.LOCK_SH)  # it stays as long as this process
     code = enter()
     if code is None:
-        return _keep(folder, image, name, place, network)
+        try:
+            return _keep(folder, image, name, place, network)
+        except (OSError, NetzpulsError) as error:
+            sys.stderr.write(f"{error}\n")
+            return 1
     _remove(place)
     return code
 

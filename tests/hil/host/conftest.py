@@ -30,7 +30,11 @@ def needs_hosts() -> None:
 
 
 @pytest.fixture(scope="session")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def hosts_possible() -> None:
     needs_hosts()
+
+
+@pytest.fixture(scope="session")
+def bed(hosts_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     with Bed(tmp_path_factory.mktemp("hosts") / "bed") as made:
         yield made
