@@ -34,8 +34,11 @@ from fleet.text import printable
 FORMATS = (".parquet", ".csv", ".jsonl")
 GATEWAY = "import"
 _PIECE_ROWS = 100_000
+# So far a board's clock may go ahead of ours.
+_AHEAD_S = 86_400
 _LINE_LIMIT = 1 << 20
 _MOST_REASONS = 100
+_WHOLE = re.compile(r"-?[0-9]{1,20}")
 _DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NEEDED = ("device", "time_s", "seq", "period_s", "state")
 _STATES = {name: number for number, name in enumerate(term.STATES[: table.DOWN + 1])}
@@ -197,11 +200,17 @@ def _check_columns(path: Path, names: set[str]) -> None:
 
 
 def _csv(path: Path) -> Iterator[tuple[int, Values | str]]:
-    # What is no UTF-8 becomes a sign that no value may have.
-    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+    # What is no UTF-8 becomes a sign that no value may have. Spreadsheets begin with a mark.
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         reader = csv.reader(stream)
-        header = next(reader, [])
+        try:
+            header = next(reader, [])
+        except csv.Error as error:
+            raise UsageError(f"{path} is no CSV: {error}", hint=_HINT) from None
         _check_columns(path, set(header))
+        if len(set(header)) < len(header):
+            twice = next(name for name in header if header.count(name) > 1)
+            raise UsageError(f"{path}: column {twice} stands there twice", hint=_HINT)
         while True:
             try:
                 cells = next(reader)
@@ -298,8 +307,17 @@ def _report(values: Values, now_s: int) -> tuple[object, ...]:
     for name, kind in schema.COLUMNS.items():
         if name in given and name not in ("device", "gateway", "raw"):
             row[name] = _value(name, kind, given[name])
-    if not row["time_s"]:
-        raise ValueError("time_s is 0")
+    for name in ("time_s", "period_s"):
+        if not row[name]:
+            raise ValueError(f"{name} is 0")
+    if int(str(row["time_s"])) > now_s + _AHEAD_S:
+        raise ValueError("time_s is in the future")
+    _fill(row, now_s)
+    return (*(row.get(name) for name in schema.COLUMNS), NO_SEAL, NO_SEAL)
+
+
+def _fill(row: dict[str, object], now_s: int) -> None:
+    """Add what was left out."""
     state, layer = row["state"], row.setdefault("layer", 0)
     works = state in (table.UP, table.DEGRADED)
     reason = row.setdefault("reason", table.OK if works else table.UNTESTED)
@@ -313,7 +331,8 @@ def _report(values: Values, now_s: int) -> tuple[object, ...]:
     for name in _REASON_COLUMNS:
         row.setdefault(name, table.UNTESTED)
     if any(name in row for name in schema.HEARD):  # a list alone may be a part of all
-        row = {"heard_all": False, "heard_well": b"", "heard_weakly": b""} | row
+        for name, nothing in {"heard_all": False, "heard_well": b"", "heard_weakly": b""}.items():
+            row.setdefault(name, nothing)
     row.setdefault("received_s", now_s)
     row.setdefault("key_id", 1)
     row.setdefault("oldest_seq", 1)
@@ -322,7 +341,6 @@ def _report(values: Values, now_s: int) -> tuple[object, ...]:
     row.setdefault("uptime_cs", int(str(row["time_s"])) * 100 % (1 << 32))
     row.setdefault("clock", table.CLOCK_NTP)
     row.setdefault("confidence_percent", 100)
-    return (*(row.get(name) for name in schema.COLUMNS), NO_SEAL, NO_SEAL)
 
 
 def _addresses(name: str, value: object) -> bytes:
@@ -349,7 +367,7 @@ def _value(name: str, kind: str, value: object) -> object:
         return names[value]
     text = "" if isinstance(value, bool) else str(value)
     try:
-        number = int(text)
+        number = int(text if _WHOLE.fullmatch(text) else "")
     except ValueError:
         what = f"no {'reason' if name.endswith('reason') else name}" if names else "no whole number"
         raise ValueError(f"{name} is {what}") from None

@@ -68,7 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # where there is no UTF-8, rather "?" than nothing
     # A terminated command cleans up as an interrupted one does.
+    _interrupts.clear()
     signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # what a shell started with `&`
+        signal.signal(signal.SIGINT, _interrupt)
     sys.exit(_run(arguments))
 
 
@@ -82,7 +85,12 @@ def _open_closed() -> None:
             setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - it stays
 
 
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+# Signals that came to interrupt the command: a library may make another exception of them.
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    _interrupts.append(number)
     raise KeyboardInterrupt
 
 
@@ -100,14 +108,14 @@ def _run(arguments: list[str]) -> int:
         usage.code, usage.exit_code = "usage", 2
         return _say(usage, arguments)
     except (KeyboardInterrupt, click.Abort):
-        interrupted = NetzpulsError("interrupted")
-        interrupted.code, interrupted.exit_code = "interrupted", EXIT_INTERRUPTED
-        return _say(interrupted, arguments)
+        return _say_interrupted(arguments)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to tell it.
         _abandon_stdout()
         return 1
     except Exception as error:
+        if _interrupts:  # DuckDB says RuntimeError
+            return _say_interrupted(arguments)
         if os.environ.get("NETZPULS_TRACEBACK"):
             traceback.print_exc()
         defect = NetzpulsError(
@@ -116,6 +124,12 @@ def _run(arguments: list[str]) -> int:
         )
         defect.code = "defect"
         return _say(defect, arguments)
+
+
+def _say_interrupted(arguments: list[str]) -> int:
+    interrupted = NetzpulsError("interrupted")
+    interrupted.code, interrupted.exit_code = "interrupted", EXIT_INTERRUPTED
+    return _say(interrupted, arguments)
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import pytest
 import fleet.cli
 from firmware.linkreport import table
 from fleet import exchange, uptime
-from fleet.errors import UsageError
+from fleet.errors import StoreError, UsageError
 from fleet.inventory import Inventory
 from fleet.period import Period
 from fleet.store import Store
@@ -114,6 +117,8 @@ def test_rows_that_are_no_reports_are_named(
         ("a.csv", b"", r"has no column device"),
         ("a.csv", b"device,time_s,seq,period_s,state,mood\n", r"unknown column mood"),
         ("a.csv", b"\xff\xfe", r"has no column device"),
+        ("a.csv", b"device,time_s,seq,period_s,state,seq\n", r"column seq stands there twice"),
+        ("a.csv", b'"' + b"x" * 200_000, r"is no CSV"),
         ("a.parquet", b"no parquet at all", r"is no parquet file"),
         ("b.csv", None, r"cannot read .*b\.csv: No such file"),
     ],
@@ -154,6 +159,83 @@ def test_what_is_no_json_object_is_rejected(tmp_path: Path, city: Inventory) -> 
     path.write_text(f"{json.dumps(row)}\nnull\n{{\n{json.dumps(row | {'time_s': 1.5})}\n")
     found = exchange.take(city.folder, [path], tmp_path / "rejects")
     assert (found.new, found.rejected) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"time_s": "1_763_769_660"}, "time_s is no whole number"),
+        ({"time_s": "١٧٦٣٧٦٩٦٦٠"}, "time_s is no whole number"),
+        ({"time_s": " 1763769660"}, "time_s is no whole number"),
+        ({"time_s": "9" * 5000}, "time_s is no whole number"),
+        ({"time_s": True}, "time_s is no whole number"),
+        ({"time_s": float("nan")}, "time_s is no whole number"),
+        ({"time_s": [1]}, "time_s is no whole number"),
+        ({"time_s": (1 << 32) - 1}, "time_s is in the future"),
+        ({"time_s": 1 << 32}, "time_s is out of range"),
+        ({"time_s": -5}, "time_s is out of range"),
+        ({"period_s": -60}, "period_s is out of range"),
+        ({"period_s": 0}, "period_s is 0"),
+        ({"state": 7}, "state is out of range"),
+        ({"device": {"a": 1}}, "device is no id"),
+        ({"device": "np-\u001b[31m"}, "device is no id"),
+        ({"heard_well": "0200"}, "heard_well is not twelve hexadecimal digits, up to 64 times"),
+        ({"heard_well": "0" * 12}, "heard_well is not twelve hexadecimal digits, up to 64 times"),
+        ({"heard_all": "maybe"}, "heard_all is neither true nor false"),
+    ],
+)
+def test_nothing_is_guessed_at(
+    tmp_path: Path, city: Inventory, change: dict[str, object], reason: str
+) -> None:
+    row = {"device": "np-1", "time_s": DAY_S, "seq": 1, "period_s": 60, "state": "up"}
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(row | change) + "\n")
+    found = exchange.take(city.folder, [path], tmp_path / "rejects", dry_run=True)
+    assert found.reasons == {reason: 1}
+
+
+def test_what_spreadsheets_write_is_read(tmp_path: Path, city: Inventory) -> None:
+    path = _csv(tmp_path / "a.csv", *_minutes("np-1", 3))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert exchange.take(city.folder, [path], tmp_path / "rejects").new == 3
+
+
+_IMPORT = """
+import sys
+sys.path.insert(0, {root!r})
+from fleet import cli, exchange
+exchange._PIECE_ROWS = 500
+cli.main(["fleet", "import", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_import_that_is_interrupted_is_gone_on_with(
+    tmp_path: Path, city: Inventory, number: signal.Signals
+) -> None:
+    path = _csv(tmp_path / "a.csv", *_minutes("np-1", 20_000))
+    call = [str(path), "--city", str(city.folder), "--rejects", str(tmp_path / "rejects")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _IMPORT.format(root=str(Path(__file__).parents[2])), *call],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for _ in range(3):
+        process.stderr.readline()
+    # One that is not the first is told who has the store.
+    with pytest.raises(StoreError, match=f"process {process.pid} is writing"):
+        exchange.take(city.folder, [path], tmp_path / "rejects")
+    process.send_signal(number)
+    said = process.communicate()[1].splitlines()
+    assert (process.returncode, said[-1]) == (130, "error: interrupted")
+    with Store(city.folder).reading() as connection:
+        ((count,),) = connection.execute("SELECT count(*) FROM report").fetchall()
+    assert 1500 <= count < 20_000
+    assert count % 500 == 0
+    found = exchange.take(city.folder, [path], tmp_path / "rejects")
+    assert (found.new, found.duplicates) == (20_000 - count, count)
+    assert verify(city.folder).differences == ()
 
 
 def test_export_says_how_many(
