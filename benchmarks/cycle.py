@@ -284,11 +284,16 @@ def _cycles(
     collector = Collector(bench.site, f"collector-{mode}", {board: _KEY})
     command = [str(tool.find("micropython32")), "-X", f"heapsize={_HEAP_KIB}k", "-m", "measured"]
     command += [str(root), str(_CYCLES[mode]), mode]
-    environment = {**os.environ, "MICROPYPATH": f"{code}:.frozen"}
+    environment = {**os.environ, "MICROPYPATH": ":.frozen"}
     output = []
     try:
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            cwd=code,
         ) as running:
             for line in running.stdout or ():
                 output.append(line)

@@ -88,9 +88,15 @@ def _cost(is_restless: bool) -> int:
     with tempfile.TemporaryDirectory(prefix="netzpuls-") as folder:
         compiled(Path(folder), script=HERE / "lib" / "append.py")
         command = [tool.find("micropython32"), "-m", "append", folder]
-        environment = {**os.environ, "MICROPYPATH": f"{folder}:.frozen"}
+        environment = {**os.environ, "MICROPYPATH": ":.frozen"}
         done = subprocess.run(
-            command, input=bodies, capture_output=True, text=True, check=True, env=environment
+            command,
+            input=bodies,
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+            cwd=folder,
         )
     return int(json.loads(done.stdout)["us"])
 

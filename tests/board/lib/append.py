@@ -6,7 +6,7 @@ import time
 
 sys.path[:] = [sys.argv[1], ".frozen"]
 
-import agent.loan
+from agent import loan
 from agent.spool import Spool
 from linkreport.frame import LABEL
 from linkreport.seal import Seal
@@ -35,7 +35,7 @@ class Memory:
 bodies = [bytes.fromhex(line.strip()) for line in sys.stdin]
 memory = Memory()
 seal = Seal(bytes(32))
-agent.loan._IS_SMALL = False  # what loading takes depends on the flash
+loan._IS_SMALL = False  # what loading takes depends on the flash
 spool = Spool(memory, seal, 1, memory)
 took_us = 0
 for body in bodies:

@@ -45,16 +45,15 @@ def sampling_sleep_ms(duration, _sleep_ms=deadline.sleep_ms):
 
 deadline.sleep_ms = sampling_sleep_ms  # before anything takes it from there
 
-import agent.cycle
-import agent.mqtt
-import agent.uplink
+from agent import cycle as measuring
+from agent import mqtt, uplink
 from agent.supervisor import start
 from port.null import NullPort
 
-agent.uplink._PING_AFTER_MS = _PING_AFTER_MS
+uplink._PING_AFTER_MS = _PING_AFTER_MS
 took_ms = {}
 live_bytes = {}
-run_probe, give_back, ping = agent.cycle._run, agent.cycle.give_back, agent.mqtt.Session.ping
+run_probe, give_back, ping = measuring._run, measuring.give_back, mqtt.Session.ping
 
 
 async def timed_run(name, port, *rest, **more):
@@ -78,9 +77,9 @@ async def counted_ping(session):
     await ping(session)
 
 
-agent.cycle._run = timed_run
-agent.cycle.give_back = sampling_give_back
-agent.mqtt.Session.ping = counted_ping
+measuring._run = timed_run
+measuring.give_back = sampling_give_back
+mqtt.Session.ping = counted_ping
 
 
 def cpu_us():

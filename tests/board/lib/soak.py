@@ -14,6 +14,7 @@ import sys
 import time
 from asyncio import core
 
+import micropython
 from agent.loan import borrow, give_back, use
 from agent.mqtt import Session
 from agent.supervisor import start
@@ -250,6 +251,7 @@ class Port:
 async def cycle():
     """Tell, obey, then measure."""
     spool = board.spool
+    micropython.qstr_info()
     gc.collect()
     print(
         "SOAK",

@@ -1,4 +1,4 @@
-"""python -m tests.board.soak [--days 7] [--cycles N] [--heap-kib N] [--seed 1] [--peaks]."""
+"""A board's week: python -m tests.board.soak [--days 7] [--heap-kib N] [--seed 1] …, see --help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from tests.board.soak.board import SoakError
+from tests.board.soak.plan import AWAY
 from tests.board.soak.soak import HEAP_KIB, Soak
 
 _DAY_CYCLES = 1440
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--cycles", type=int, help="instead of days")
     parser.add_argument("--heap-kib", type=int, default=HEAP_KIB, help="the board's heap")
     parser.add_argument("--seed", type=int, default=1, help="another seed, other faults")
+    parser.add_argument("--away", type=float, default=AWAY, help="part of it without a collector")
     parser.add_argument(
         "--peaks", action="store_true", help="also tell what takes how much of a heap of 256 KiB"
     )
@@ -30,7 +32,10 @@ def main() -> int:
     cycles = arguments.cycles or round(arguments.days * _DAY_CYCLES)
     with tempfile.TemporaryDirectory(prefix="netzpuls-soak-") as folder:
         try:
-            soak = Soak(Path(folder), cycles, heap_kib, arguments.seed, finds_peaks=arguments.peaks)
+            soak = Soak(
+                Path(folder), cycles, heap_kib, arguments.seed,
+                finds_peaks=arguments.peaks, away_part=arguments.away,
+            )  # fmt: skip
             document = soak.run()
         except SoakError as error:
             sys.stderr.write(f"error: {error}\n")

@@ -79,6 +79,7 @@ class Board:
     Attributes:
         lines: what it printed last.
         left: by the modules that were loaded, the least that was left of its heap, in bytes.
+        names: how many its heap holds.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Board:
         )
         self.lines: list[str] = []
         self.left: dict[frozenset[str], int] = {}
+        self.names = 0
         self._read: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._listen, daemon=True)
         self._reader.start()
@@ -104,6 +106,8 @@ class Board:
         for line in self._process.stdout or ():
             if line.startswith("LEFT "):
                 self._note_left(line)
+            elif line.startswith("qstr pool: "):
+                self.names = int(line.partition("n_qstr=")[2].partition(",")[0])
             else:
                 self._read.put(line.rstrip("\n"))
         self._read.put(None)

@@ -15,7 +15,7 @@ _CUTS = ((0.05, True), (0.15, False), (0.35, True))
 _FEW_CUTS = ((0.15, True), (0.35, False))  # of a day or less
 _DAY_CYCLES = 1440
 # The collector is away for so much of the whole, the time server for a while as well.
-_AWAY = 0.3
+AWAY = 0.3
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Plan:
         return not any(each.start <= cycle < each.end + 3 for each in self.events)
 
 
-def plan(cycles: int, seed: int) -> Plan:
+def plan(cycles: int, seed: int, away_part: float = AWAY) -> Plan:
     """Make a plan: calm at begin and end, and around each start; in between each fault once."""
     chance = random.Random(seed)
     found = Plan(cycles, min(CALM_CYCLES, cycles // 24))
@@ -61,7 +61,7 @@ def plan(cycles: int, seed: int) -> Plan:
         found.lives.append(Life(start, end, not in_fault))
         start = end + 1
     last = found.lives[-1]
-    away = _long(found, "collector-away", last.start + found.calm_cycles, int(cycles * _AWAY))
+    away = _long(found, "collector-away", last.start + found.calm_cycles, int(cycles * away_part))
     silent = BY_NAME["time-server-silent"].least_cycles
     if away.start + silent < cycles - found.calm_cycles:
         _long(found, "time-server-silent", away.start + 1, silent)

@@ -16,12 +16,12 @@ from firmware.linkreport.seal import Seal
 from tests.board.site import compiled
 from tests.board.soak.board import SCRIPTS, Board, SoakError, Told, furnish
 from tests.board.soak.fault import FLASH, PATIENCE_MS, UPLINK
-from tests.board.soak.plan import Event, Life, Plan, plan
+from tests.board.soak.plan import AWAY, Event, Life, Plan, plan
 from tests.board.soak.world import World
 
 BOARD = "np-240ac4000365"
 PERIOD_S = 60
-HEAP_KIB = 80
+HEAP_KIB = 64
 # The newest report's length differs, and a text that a stack slot still points at may stay.
 TOLERANCE_BYTES = 256
 # From the second start on, the spool is found again: a segment followed, numbers recalled.
@@ -32,6 +32,7 @@ _OFF_MS = (10_000, 1_200_000)
 _KILL_S = 0.08
 _PROGRESS_CYCLES = 360
 _PEAKS = 20
+_MOST_NAMES = 300  # for more MicroPython takes a table that is twice as large
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Record:
     survived: Counter[str] = field(default_factory=Counter)
     unexpected: list[str] = field(default_factory=list)
     left: dict[frozenset[str], int] = field(default_factory=dict)
+    names: int = 0
 
 
 class Soak:
@@ -49,13 +51,15 @@ class Soak:
 
     Args:
         finds_peaks: see when how much of the heap is in use; needs a large one, and more time.
+        away_part: for how much of it the collector is away.
     """
 
     def __init__(
-        self, folder: Path, cycles: int, heap_kib: int, seed: int, *, finds_peaks: bool = False
-    ) -> None:
+        self, folder: Path, cycles: int, heap_kib: int, seed: int, *, finds_peaks: bool = False,
+        away_part: float = AWAY,
+    ) -> None:  # fmt: skip
         self._script = "peak" if finds_peaks else "soak"
-        self.plan: Plan = plan(cycles, seed)
+        self.plan: Plan = plan(cycles, seed, away_part)
         self.record = Record()
         self._chance = random.Random(seed + 1)
         self._code = compiled(folder / "code", *SCRIPTS[1:], script=SCRIPTS[0])
@@ -96,6 +100,7 @@ class Soak:
 
     def _end(self, board: Board) -> None:
         board.kill()
+        self.record.names = max(self.record.names, board.names)
         for loaded, left in board.left.items():
             self.record.left[loaded] = min(left, self.record.left.get(loaded, left))
 
@@ -176,6 +181,7 @@ class Soak:
             "lives": lives,
             "free_bytes_per_day": free[1440::1440],
             "free_bytes_least": min(free),
+            "names": self.record.names,
             "memory_errors": sum(
                 count for text, count in self.record.survived.items() if "MemoryError" in text
             ),
@@ -241,6 +247,8 @@ class Soak:
             failures.append(f"reports are not accounted for: {reports}")
         if reports["waiting"]:
             failures.append("reports still wait after the calm hour")
+        if not 0 < document["names"] <= _MOST_NAMES:
+            failures.append(f"the board's heap holds {document['names']} names")
         if document["refused"]:
             failures.append("the collector refused what the board sent")
         failures += _chain(held, seal)
@@ -257,7 +265,7 @@ def peaks(left: dict[frozenset[str], int], rest_free_bytes: int) -> dict[str, in
 
     Returns: bytes by the modules on loan, those that are always loaded left out.
     """
-    always = frozenset.intersection(*(m for m in left if any("agent.probes." in n for n in m)))
+    always = frozenset.intersection(*(m for m in left if "probes" in m))
     found = {" ".join(sorted(m - always)): rest_free_bytes - free for m, free in left.items()}
     return dict(sorted(found.items(), key=lambda item: -item[1])[:_PEAKS])
 
