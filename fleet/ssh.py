@@ -560,6 +560,28 @@ def _identity(path: Path) -> paramiko.PKey | None:
     return key
 
 
+def public_key(host: Host) -> str:
+    """Return the public half of the key that logs in on a host; "" if none is known here.
+
+    Where only an agent can open the private key, its .pub file tells.
+
+    Raises: ConfigurationError: the key cannot be read or is none.
+    """
+    if host.identity_file is None:
+        return ""
+    key = _identity(host.identity_file)
+    if key is not None:
+        return f"{key.get_name()} {key.get_base64()}"
+    beside = host.identity_file.with_name(host.identity_file.name + ".pub")
+    try:
+        kind, data = beside.read_text(encoding="ascii").split()[:2]
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{beside} is no public key: {error}", hint=READABLE) from None
+    return f"{kind} {data}"
+
+
 def _signal(channel: paramiko.Channel, name: str) -> None:
     """Ask the host to signal the command (RFC 4254, 6.9); Paramiko has no call for it."""
     message = paramiko.Message()

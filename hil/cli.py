@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import signal
 import sys
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 import click
 
 from fleet.cli import EXIT_INTERRUPTED
+from fleet.cli.lazy import LazyGroup
 from fleet.cli.output import emit, json_option, result
 from fleet.errors import ConfigurationError
 from hil.board.application import TEXT, build_image
@@ -38,37 +38,19 @@ class _Mac(click.ParamType[bytes]):
         return mac
 
 
-class _Lab(click.Group):
-    """Loads the network lab only when one of its commands is called: a board must start fast."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), *_NETWORK]
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _NETWORK:
-            return super().get_command(ctx, cmd_name)
-        command = getattr(importlib.import_module("hil.lab.cli"), cmd_name)
-        return command if isinstance(command, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        own = {name: self.commands[name].get_short_help_str() for name in self.commands}
-        with formatter.section("Commands"):
-            formatter.write_dl(list((own | _NETWORK).items()))
-
-
-# Of hil.lab.cli: name, and what it is for.
+# The network lab is loaded only when it is called: a board must start fast.
 _NETWORK = {
-    "up": "Build the network lab and keep it until Ctrl-C.",
-    "fault": "Break something in the running lab.",
-    "heal": "End a fault, or all of them.",
-    "status": "Show the running lab's boards and what they say.",
-    "capture": "Write what passes over a board's links to a file.",
-    "down": "End the running lab.",
-    "matrix": "Make every fault and print what the boards said.",
+    "up": ("hil.lab.cli:up", "Build the network lab and keep it until Ctrl-C."),
+    "fault": ("hil.lab.cli:fault", "Break something in the running lab."),
+    "heal": ("hil.lab.cli:heal", "End a fault, or all of them."),
+    "status": ("hil.lab.cli:status", "Show the running lab's boards and what they say."),
+    "capture": ("hil.lab.cli:capture", "Write what passes over a board's links to a file."),
+    "down": ("hil.lab.cli:down", "End the running lab."),
+    "matrix": ("hil.lab.cli:matrix", "Make every fault and print what the boards said."),
 }
 
 
-@click.group(cls=_Lab)
+@click.group(cls=LazyGroup, lazy=_NETWORK)
 def lab() -> None:
     """Virtual boards and a network lab, for trying and for tests."""
 

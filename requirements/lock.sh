@@ -17,3 +17,4 @@ compile pyproject.toml -o requirements/run.lock
 compile pyproject.toml --group dev -c requirements/run.lock -o requirements/dev.lock
 compile --group build -c requirements/dev.lock -o requirements/build.lock
 compile --group stubs -o requirements/stubs.lock
+compile --group gateway -c requirements/run.lock -o requirements/gateway.lock

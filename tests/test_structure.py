@@ -184,7 +184,7 @@ def test_fleet_is_built_from_the_bottom_up() -> None:
 
 
 def test_there_are_lock_files() -> None:
-    assert [lock.stem for lock in LOCKS] == ["build", "dev", "run", "stubs"]
+    assert [lock.stem for lock in LOCKS] == ["build", "dev", "gateway", "run", "stubs"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)
@@ -201,7 +201,7 @@ def test_a_lock_pins_each_requirement_by_hash_and_names_no_place(lock: Path) -> 
 
 def test_locks_agree_with_each_other() -> None:
     pins: dict[str, set[str]] = {}
-    for name in ("run", "dev", "build"):
+    for name in ("run", "dev", "build", "gateway"):
         for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines():
             if match := re.match(r"([a-z0-9._-]+)==(\S+)( ; .*?)? \\", line):
                 pins.setdefault(match[1] + (match[3] or ""), set()).add(match[2])

@@ -1,12 +1,10 @@
 """The command `netzpuls <noun> <verb>`.
 
-Each noun lives with the code that does its work and is imported when it is called, so
-that a monitoring check does not wait for the provisioning desk to load.
+Each noun lives with the code that does its work and is imported when it is called.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import os
 import signal
@@ -18,6 +16,7 @@ from types import FrameType
 
 import click
 
+from fleet.cli.lazy import LazyGroup
 from fleet.cli.output import print_document, progress, result
 from fleet.errors import NetzpulsError, OutputError
 
@@ -34,23 +33,16 @@ EXIT_INTERRUPTED = 130
 _UNKNOWN = 3
 
 
-class _Nouns(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(NOUNS)
+class _Nouns(LazyGroup):
+    kind = "Nouns"
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in NOUNS:
-            ctx.fail(f"no noun {cmd_name!r}: there are {', '.join(NOUNS)}")
-        module, name = NOUNS[cmd_name][0].split(":")
-        command = getattr(importlib.import_module(module), name)
-        return command if isinstance(command, click.Command) else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Nouns"):
-            formatter.write_dl([(noun, text) for noun, (_, text) in NOUNS.items()])
+        if cmd_name not in self.lazy:
+            ctx.fail(f"no noun {cmd_name!r}: there are {', '.join(self.lazy)}")
+        return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Nouns, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Nouns, lazy=NOUNS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("netzpuls"), prog_name="netzpuls")
 def cli() -> None:
     """Know, room by room, whether a city's WLAN and broadband work, and prove it.

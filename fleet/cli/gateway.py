@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from fleet import authority, inventory
+from fleet.cli.lazy import LazyGroup
 from fleet.cli.output import city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.gateway import prepare as preparation
@@ -26,9 +27,19 @@ _folder_option = click.option(
 )
 
 
-@click.group()
+# Over SSH, with packages that a gateway does not have.
+_OF_CITY_HALL = {
+    "wheelhouse": ("fleet.cli.install:wheelhouse_command", "Make the packages for gateways."),
+    "install": ("fleet.cli.install:install", "Make bare Debian hosts into gateways."),
+    "upgrade": ("fleet.cli.install:upgrade", "Bring gateways to a new release."),
+    "rollback": ("fleet.cli.install:rollback", "Go back to the release before."),
+    "remove": ("fleet.cli.install:remove", "Take Netzpuls off a host, its data stays."),
+}
+
+
+@click.group(cls=LazyGroup, lazy=_OF_CITY_HALL)
 def gateway() -> None:
-    """Prepare and run a site's gateway."""
+    """Install, prepare and run a site's gateway."""
 
 
 @gateway.command()
@@ -89,14 +100,19 @@ def prepare(
 
 @gateway.command()
 @_folder_option
+@click.option(
+    "--only",
+    type=click.Choice(supervisor.PARTS),
+    help="Run one of the two, as a service of systemd; ends with it.",
+)
 @click.option("--verbose", is_flag=True, help="Log what goes well, too.")
-def run(*, folder: Path, verbose: bool) -> None:
+def run(*, folder: Path, only: supervisor.Part | None, verbose: bool) -> None:
     """Run broker and collector.
 
     Until Ctrl-C or SIGTERM; whichever of the two dies is started again. Logs to stderr, one line
     for each event; `ready` says that boards are served.
     """
-    supervisor.run(folder, verbose=verbose)
+    supervisor.run(folder, only=only, verbose=verbose)
 
 
 @gateway.command()

@@ -127,8 +127,13 @@ class Folder:
 
     @property
     def state(self) -> Path:
-        """state.json, there while the gateway runs."""
+        """state.json, there while the gateway runs, or its collector alone."""
         return self.path / "state.json"
+
+    @property
+    def broker_state(self) -> Path:
+        """The state of a broker that runs alone."""
+        return self.broker / "state.json"
 
     def certificate(self, of: Literal["gateway", "collector"]) -> Path:
         """The certificate of the broker (`gateway`) or of the collector."""

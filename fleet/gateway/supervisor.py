@@ -2,6 +2,9 @@
 
 Whichever dies is started again, at once the first time and then ever more slowly. Neither waits
 for the other: boards and collector connect again by themselves.
+
+`--only` runs one of the two as a service of systemd. What dies then ends the service with it:
+systemd starts it again, counts that, and is told when boards are served (`systemd`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from cryptography.exceptions import InvalidSignature
 
 from fleet import authority, file
 from fleet.errors import ConfigurationError
-from fleet.gateway import broker, collector, keyring, leash, log, settings
+from fleet.gateway import broker, collector, keyring, leash, log, settings, systemd
 from fleet.gateway.database import Database, StorageError
 from fleet.gateway.errors import GatewayError
 from fleet.gateway.settings import Folder, Settings
@@ -39,8 +42,14 @@ _BACKOFF_S = (0.5, 30.0)
 _STEADY_S = 60
 _STATE_RETRY_S = 5.0
 _LOOK_S = 1.0
+
+Part = Literal["broker", "collector"]
+PARTS: tuple[Part, ...] = ("broker", "collector")
 # What each child is, in terms of certificates.
-_PARTS: dict[str, Literal["gateway", "collector"]] = {"broker": "gateway", "collector": "collector"}
+_CERTIFICATES: dict[Part, Literal["gateway", "collector"]] = {
+    "broker": "gateway",
+    "collector": "collector",
+}
 _EXPIRES_SOON = timedelta(days=30)
 
 _PREPARE = "run `netzpuls gateway prepare` again at city hall and copy what it made"
@@ -138,10 +147,11 @@ class _Child:
 
 @dataclass
 class Supervisor:
-    """One gateway's two children, and what the world may know of them: state.json."""
+    """One gateway's two children, or one of them, and what the world may know: state.json."""
 
     folder: Folder
     settings: Settings
+    only: Part | None = None
     verbose: bool = False
     _events: queue.SimpleQueue[_Event] = field(default_factory=queue.SimpleQueue)
     _children: list[_Child] = field(default_factory=list)
@@ -155,16 +165,23 @@ class Supervisor:
 
         Raises: NetzpulsError: it cannot begin. KeyboardInterrupt: Ctrl-C, after cleaning up.
         """
-        with _only_one(self.folder), self._stop_on_sigterm():
-            boards = check(self.folder, self.settings)
+        with _only_one(self.folder, self.only), self._stop_on_sigterm():
+            boards = check(self.folder, self.settings, self.only)
             self._seen = _signatures(self.folder)
             try:
-                if self._start_broker():
-                    self._start_collector()
+                if self.only == "collector" or self._start_broker():
+                    if self.only == "broker":
+                        self._greet()
+                    else:
+                        self._start_collector()
                     log.info("started", gateway=self.settings.id, boards=boards)
                     self._watch()
             finally:
                 self._stop()
+
+    @property
+    def _state(self) -> Path:
+        return self.folder.broker_state if self.only == "broker" else self.folder.state
 
     @contextlib.contextmanager
     def _stop_on_sigterm(self) -> Iterator[None]:
@@ -270,6 +287,7 @@ class Supervisor:
         if first:
             place = f"{self.settings.broker.host}:{self.settings.broker.port}"
             log.info("ready", gateway=self.settings.id, broker=place, folder=self.folder.path)
+            systemd.notify("READY=1")
 
     def _recover(self, child: _Child, code: int) -> None:
         hopeless = code == ConfigurationError.exit_code and child.starts == 1
@@ -283,6 +301,9 @@ class Supervisor:
                 self._write_configuration()
             self._write_state()
             return
+        if self.only is not None:
+            child.process = None
+            raise GatewayError(f"the {child.name} ended ({_why(code)})", hint="systemd restarts it")
         delay_s = child.plan_restart()
         log.warning("child-ended", child=child.name, why=_why(code), restart_in_s=delay_s)
         self._write_state()
@@ -296,11 +317,12 @@ class Supervisor:
             log.error(error.code, detail=error.message, hint=error.hint)
 
     def _stop(self) -> None:
+        systemd.notify("STOPPING=1")
         # The collector first: what it has in hand it can still acknowledge.
         for child in reversed(self._children):
             child.stop()
         with contextlib.suppress(OSError):
-            self.folder.state.unlink()
+            self._state.unlink()
         if self._children:
             log.info("stopped", gateway=self.settings.id)
 
@@ -314,11 +336,11 @@ class Supervisor:
             "restarts": {child.name: child.starts - 1 for child in self._children},
         }
         try:
-            file.write(self.folder.state, json.dumps(state, indent=2) + "\n")
+            file.write(self._state, json.dumps(state, indent=2) + "\n")
         except OSError as error:
             # A full disk must not end what waits for room on it.
             if self._state_written:
-                log.warning("state-not-written", file=self.folder.state, detail=error.strerror)
+                log.warning("state-not-written", file=self._state, detail=error.strerror)
             self._state_written = False
             self._state_due_s = time.monotonic() + _STATE_RETRY_S
         else:
@@ -329,25 +351,26 @@ def _signatures(folder: Folder) -> dict[str, _Signatures]:
     """Return what tells whether the files changed that each child reads when it starts."""
     files = {
         name: [folder.ca, folder.certificate(part), folder.key(part)]
-        for name, part in _PARTS.items()
+        for name, part in _CERTIFICATES.items()
     }
     files["broker"].append(folder.revoked)
     return {name: [collector.signature(path) for path in paths] for name, paths in files.items()}
 
 
-def check(folder: Folder, chosen: Settings) -> int:
-    """Look at all that a start needs; return the number of boards.
+def check(folder: Folder, chosen: Settings, only: Part | None = None) -> int | None:
+    """Look at all that a start needs; return the number of boards, which the collector needs.
 
     Raises: ConfigurationError: something is missing, wrong or expired. DatabaseError: the
         database is damaged.
     """
-    boards = len(keyring.load(folder.boards))
     broker.tls(folder, chosen)
     ca = _certificate(folder.ca)
-    parts = [folder.certificate("collector")]
-    if chosen.broker.own:
-        parts.append(folder.certificate("gateway"))
-    for path in parts:
+    paths = []
+    if only != "broker":
+        paths.append(folder.certificate("collector"))
+    if only != "collector" and chosen.broker.own:
+        paths.append(folder.certificate("gateway"))
+    for path in paths:
         certificate = _certificate(path)
         try:
             certificate.verify_directly_issued_by(ca)
@@ -355,6 +378,9 @@ def check(folder: Folder, chosen: Settings) -> int:
             raise ConfigurationError(
                 f"{path} is not from the CA in {folder.ca}", hint=_PREPARE
             ) from None
+    if only == "broker":
+        return None  # it sees neither the boards' keys nor the database
+    boards = len(keyring.load(folder.boards))
     database = Database(folder.database)
     try:
         database.open()
@@ -381,14 +407,18 @@ def _certificate(path: Path) -> x509.Certificate:
 
 
 @contextlib.contextmanager
-def _only_one(folder: Folder) -> Iterator[None]:
-    """Hold the folder for this process.
+def _only_one(folder: Folder, only: Part | None) -> Iterator[None]:
+    """Hold the folder, or the part's of it, for this process.
 
     Raises: GatewayError: another one runs there.
     """
+    held = [] if only == "broker" else [folder.path]
+    if only != "collector":
+        held.append(file.private_folder(folder.broker))
     with contextlib.ExitStack() as lock:
         try:
-            lock.enter_context(file.locked(folder.path, wait=False))
+            for path in held:
+                lock.enter_context(file.locked(path, wait=False))
         except BlockingIOError:
             raise GatewayError(
                 f"a gateway runs in {folder.path} already{_holder(folder)}",
@@ -413,8 +443,8 @@ def _why(code: int) -> str:
         return f"signal {-code}"
 
 
-def run(path: Path, *, verbose: bool = False) -> None:
-    """Run the gateway in a folder until SIGTERM or Ctrl-C."""
+def run(path: Path, *, only: Part | None = None, verbose: bool = False) -> None:
+    """Run the gateway in a folder, or one part of it, until SIGTERM or Ctrl-C."""
     log.configure(verbose=verbose)
     folder = Folder(path)
-    Supervisor(folder, settings.load(folder), verbose=verbose).run()
+    Supervisor(folder, settings.load(folder), only, verbose).run()
