@@ -177,6 +177,7 @@ class VirtualCity:
         self._has_bench = has_bench
         self._image = self.folder / "stand-in.bin"
         self._routers: dict[str, Router] = {}
+        self._broker_port = 0
         self._gateway = GatewayProcess(self.gateway, self.folder / "gateway.log")
         self._stack = contextlib.ExitStack()
 
@@ -232,6 +233,11 @@ class VirtualCity:
         """Kill the gateway's broker or collector by SIGKILL; return the process id."""
         return self._gateway.send(part, signal.SIGKILL)
 
+    def retire_gateway(self) -> int:
+        """Stop the gateway; return the port of loopback where boards go on looking for one."""
+        self._gateway.stop()
+        return self._broker_port
+
     def _build(self, stack: contextlib.ExitStack) -> None:
         stack.enter_context(emptied(self.folder, "virtual city", _OWN))
         self._image.write_bytes(application.build_image())
@@ -241,7 +247,7 @@ class VirtualCity:
             self._routers[site] = stack.enter_context(
                 Router(f"10.{number}.0.1", dict.fromkeys(_NAMES, TARGET_ADDRESS))
             )
-        broker_port = free_port()
+        broker_port = self._broker_port = free_port()
         key, bench_key = secrets.token_urlsafe(12), secrets.token_urlsafe(12)
         self._write_city(sshd, {"school": key, WLAN_ID: bench_key})
         self._prepare(broker_port)
