@@ -103,6 +103,7 @@ class _Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT if self.stderr else None,
             process_group=0,
+            env=systemd.without(os.environ),  # mosquitto would speak for the service, too early
         )
         self.process = process
         threading.Thread(target=self._follow, args=(process,), daemon=True).start()

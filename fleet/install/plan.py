@@ -220,6 +220,12 @@ def _check(survey: Survey, wanted: Wanted) -> None:
 
 
 def _ground(survey: Survey, wanted: Wanted) -> Iterator[Step]:
+    if survey.home and survey.home != wanted.data:
+        raise HostError(
+            f"{wanted.label} has a user {wanted.user} already, whose home is {survey.home} and not "
+            f"{wanted.data}",
+            hint="choose another `user` or `data_dir` for this gateway in inventory.toml",
+        )
     missing = [each for each in PACKAGES if each not in survey.packages]
     if missing:
         what = f"install Debian's {' and '.join(missing)}"
@@ -231,12 +237,6 @@ def _ground(survey: Survey, wanted: Wanted) -> Iterator[Step]:
     if not survey.home or not all(owned):
         what = f"make the user {wanted.user} and {wanted.data}"
         yield Step("user", what, (Call("user.sh", (wanted.user, wanted.data)),))
-    elif survey.home != wanted.data:
-        raise HostError(
-            f"{wanted.label} has a user {wanted.user} already, whose home is {survey.home} and not "
-            f"{wanted.data}",
-            hint="choose another `user` or `data_dir` for this gateway in inventory.toml",
-        )
 
 
 def _release(survey: Survey, release: Release) -> Iterator[Step]:

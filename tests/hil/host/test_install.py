@@ -55,6 +55,10 @@ def write_city(folder: Path, bed: Bed, *hosts: Host) -> Path:
     document = {
         "version": 1,
         "city": {"id": "musterstadt", "name": "Musterstadt"},
+        "measurement": {
+            "resolver": {"name": "probe.example", "address": "203.0.113.80"},
+            "internet": {"host": "probe.example", "address": "203.0.113.80"},
+        },
         "wlan": {"school": {"ssid": "Schule", "security": "open"}},
         "district": {"mitte": {"name": "Mitte"}},
         "gateway": gateways,
@@ -221,9 +225,7 @@ def test_kill_at_each_step_and_the_next_run_completes_it(
     steps = ["packages", "user", "wheels", "venv", "folder", "login", "units", "start"]
     seen = []
     for _ in range(len(steps)):
-        process = hall.start(
-            "gateway", "install", host.name, "--wheelhouse", str(house.folder)
-        )
+        process = hall.start("gateway", "install", host.name, "--wheelhouse", str(house.folder))
         assert process.stderr is not None
         lines = []
         for line in process.stderr:
@@ -263,7 +265,11 @@ def test_three_at_once_while_one_reboots_one_is_cut_off_and_one_freezes(
 
     listener = threading.Thread(target=listen, args=(process.stderr,))
     listener.start()
-    for host, harm in ((reboots, reboots.reboot), (dies, dies.power_off_hard), (freezes, freezes.freeze)):
+    for host, harm in (
+        (reboots, reboots.reboot),
+        (dies, dies.power_off_hard),
+        (freezes, freezes.freeze),
+    ):
         assert begun[host.name].wait(120), told
         harm()
     assert process.stdout is not None
@@ -480,7 +486,9 @@ def test_hosts_that_are_none(bed: Bed, tmp_path: Path, house: Wheelhouse) -> Non
 
     host.run("cp", "/etc/os-release", "/root/os-release")
     host.run("rm", "/etc/os-release")
-    host.run("sh", "-c", "printf 'ID=alpine\\nVERSION_ID=3.20\\nPRETTY_NAME=Alpine\\n' >/etc/os-release")
+    host.run(
+        "sh", "-c", "printf 'ID=alpine\\nVERSION_ID=3.20\\nPRETTY_NAME=Alpine\\n' >/etc/os-release"
+    )
     assert "runs Alpine" in error()["message"]
     host.run("cp", "/root/os-release", "/etc/os-release")
     host.run("useradd", "--home-dir", "/home/other", "netzpuls")
