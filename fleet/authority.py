@@ -306,16 +306,21 @@ def renew(folder: Path) -> Authority:
     return ca
 
 
+def exists(folder: Path) -> bool:
+    """Tell whether the city in `folder` has a CA, whole or not."""
+    return (folder / SECRETS_FOLDER / KEY_FILE).exists() or (folder / CERTIFICATE_FILE).exists()
+
+
 def load(folder: Path) -> Authority:
     """Return the CA of the city in `folder`.
 
     Raises: AuthorityError: there is none, or its files do not fit together.
     """
     key_path, certificate_path = folder / SECRETS_FOLDER / KEY_FILE, folder / CERTIFICATE_FILE
-    if not key_path.exists() and not certificate_path.exists():
+    if not exists(folder):
         raise AuthorityError(
             f"the city in {folder} has no CA yet",
-            hint="the first `netzpuls gateway prepare` or `netzpuls board flash` makes it",
+            hint="the first `netzpuls gateway install` or `netzpuls board flash` makes it",
         )
     key = _read_key(key_path)
     certificate = read_certificate(certificate_path)

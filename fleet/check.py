@@ -198,7 +198,7 @@ def _ends(city: Inventory, answer: Answer) -> Iterator[tuple[str, datetime, str]
         for name in ("gateway", "collector"):
             if name in last.certificates:
                 subject = gateway_id if name == "gateway" else f"collector of {gateway_id}"
-                hint = f"netzpuls gateway prepare {gateway_id}, and copy what it names"
+                hint = f"netzpuls gateway install {gateway_id}"
                 yield subject, last.certificates[name], hint
 
 

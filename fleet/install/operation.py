@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleet import authority, file, runner
+from fleet.authority import Authority
 from fleet.errors import ConfigurationError, HostError, NetzpulsError, UsageError
 from fleet.gateway import prepare
 from fleet.gateway.settings import Folder
@@ -286,11 +288,7 @@ def _prepared(
 
     Raises: ConfigurationError, AuthorityError: a file of the city is missing or wrong.
     """
-    ca = (
-        authority.load(city.folder)
-        if options.dry_run
-        else authority.ensure(city.folder, city.city.id)
-    )
+    ca = _trial_authority(city) if options.dry_run else authority.ensure(city.folder, city.city.id)
     return {
         each: prepare.plan(
             city, ca, each, Folder(_folder(city, each)),
@@ -298,6 +296,14 @@ def _prepared(
         )
         for each in gateways
     }  # fmt: skip
+
+
+def _trial_authority(city: Inventory) -> Authority:
+    """Return the city's CA, or in its place, where there is none yet, one that nobody will know."""
+    if authority.exists(city.folder):
+        return authority.load(city.folder)
+    with tempfile.TemporaryDirectory() as folder:
+        return authority.ensure(Path(folder), city.city.id)
 
 
 def _content(prepared: prepare.Plan) -> list[FolderFile]:
