@@ -158,7 +158,7 @@ def test_files_that_cannot_be_right_are_refused(tmp_path: Path, ca: authority.Au
 def test_a_city_without_a_ca_is_told_what_makes_it(tmp_path: Path) -> None:
     with pytest.raises(AuthorityError, match="has no CA yet") as caught:
         authority.load(tmp_path)
-    assert "gateway prepare" in caught.value.hint
+    assert "gateway install" in caught.value.hint
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
