@@ -23,6 +23,7 @@ BENCHMARKS = (
     "desk",
     "tray",
     "ledger",
+    "install",
 )
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +22,7 @@ from fleet.install.wheelhouse import TARGETS, Wheelhouse
 from hil.city import BROKER_ADDRESS, GATEWAY_ID, VirtualCity
 from hil.host.bed import Bed, Host
 from hil.lab.namespace import Namespace
+from tests.hil.host.hall import Hall, write_city
 from tests.hil.host.release import patched
 
 pytestmark = pytest.mark.timeout(600)
@@ -39,80 +37,6 @@ EXPOSURE = 2.0
 def house() -> Wheelhouse:
     targets = [each for each in TARGETS if each.architecture == "amd64"]
     return wheelhouse.make(wheelhouse.default_folder(), targets)
-
-
-def write_city(folder: Path, bed: Bed, *hosts: Host) -> Path:
-    folder.mkdir(exist_ok=True)
-    gateways = {
-        host.name: {
-            "host": host.address,
-            "host_key": host.host_key,
-            "identity_file": str(bed.key_file),
-            "broker_host": host.address,
-        }
-        for host in hosts
-    }
-    document = {
-        "version": 1,
-        "city": {"id": "musterstadt", "name": "Musterstadt"},
-        "measurement": {
-            "resolver": {"name": "probe.example", "address": "203.0.113.80"},
-            "internet": {"host": "probe.example", "address": "203.0.113.80"},
-        },
-        "wlan": {"school": {"ssid": "Schule", "security": "open"}},
-        "district": {"mitte": {"name": "Mitte"}},
-        "gateway": gateways,
-        "site": {
-            f"schule-{name}": {
-                "name": f"Schule {name}",
-                "kind": "school",
-                "district": "mitte",
-                "gateway": name,
-                "wlan": "school",
-                "rooms": ["101"],
-            }
-            for name in gateways
-        },
-    }
-    file.write(folder / "inventory.toml", tomli_w.dumps(document))
-    return folder
-
-
-class Hall:
-    """City hall: runs netzpuls where hosts can be reached."""
-
-    def __init__(self, bed: Bed, city: Path, house: Wheelhouse) -> None:
-        self.bed = bed
-        self.city = city
-        self.house = house
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "fleet.cli", *arguments, "--city", str(self.city)]
-        with self.bed.hall.inside():
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-
-    def run(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        process = self.start(*arguments, "--json")
-        out, err = process.communicate(timeout=500)
-        assert "Traceback" not in err
-        return process.returncode, json.loads(out)
-
-    def gateway(self, verb: str, *arguments: str, house: Wheelhouse | None = None) -> Any:
-        packages = ()
-        if verb in ("install", "upgrade"):
-            packages = ("--wheelhouse", str((house or self.house).folder))
-        return self.run("gateway", verb, *arguments, *packages)
-
-    def install(self, host: Host) -> dict[str, Any]:
-        code, told = self.gateway("install", host.name)
-        assert code == 0, told
-        return dict(told["gateways"][0])
 
 
 def main_pid(host: Host, service: str) -> int:
