@@ -5,9 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self, TypeVar
 
 import click
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column
 
 from fleet import inventory
 from fleet.cli.output import city_option, emit, json_option, progress
@@ -210,32 +220,58 @@ def _wheelhouse(folder: Path | None) -> Wheelhouse:
 
 
 class _Display:
-    """Says what happens as it happens, one line each; hosts are worked on side by side."""
+    """Says what was done as it is done, one line each; on a terminal a bar for each host, too."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._told: dict[str, list[str]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._lock = Lock()
+        self._bars = Progress(
+            TextColumn("{task.fields[gateway]}", markup=False),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[now]}", markup=False, table_column=Column(no_wrap=True)),
+            console=progress,
+            transient=True,
+            disable=not progress.is_terminal,
+        )
 
     def __enter__(self) -> Self:
+        self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self._bars.stop()
 
     def show(self, done: Done) -> None:
-        """Hear how far one host is."""
-        told = self._told.setdefault(done.gateway, [])
-        if done.plan is not None and "plan" not in told:
-            told.append("plan")
-            self._plan(done)
-        for step, took_s in done.done:
-            if step.name not in told:
+        """Hear how far one host is; hosts are worked on side by side."""
+        with self._lock:
+            told = self._told.setdefault(done.gateway, [])
+            self._bar(done)
+            if done.plan is not None and "plan" not in told:
+                told.append("plan")
+                self._plan(done)
+            for step, took_s in done.done[len(told) - 1 :]:
                 told.append(step.name)
                 self._say(done, f"{step.what}: done in {took_s:.1f} s")
-        if done.finished and done.error is not None:
-            self._say(done, f"failed: {done.error.message}")
-            if done.error.hint:
-                self._say(done, f"  to do: {done.error.hint}")
+            if done.finished and done.error is not None:
+                self._say(done, f"failed: {done.error.message}")
+                if done.error.hint:
+                    self._say(done, f"  to do: {done.error.hint}")
+
+    def _bar(self, done: Done) -> None:
+        if done.plan is None or done.finished:
+            if done.gateway in self._tasks:
+                self._bars.remove_task(self._tasks.pop(done.gateway))
+            return
+        now = f"{done.step.what} {done.detail}" if done.step else ""
+        if done.gateway not in self._tasks:
+            self._tasks[done.gateway] = self._bars.add_task("", gateway=done.gateway, now=now)
+        total = len(done.plan.steps)
+        task = self._tasks[done.gateway]
+        self._bars.update(task, total=total, completed=len(done.done), now=now)
 
     def _plan(self, done: Done) -> None:
         plan = done.plan
