@@ -355,7 +355,6 @@ def _notes(survey: Survey, wanted: Wanted) -> Iterator[str]:
         )
     if not survey.installed:
         yield (
-            f"boards report to TCP port {wanted.broker_port}; if a firewall runs there, open it: "
-            f"ufw allow {wanted.broker_port}/tcp, or in nftables: tcp dport {wanted.broker_port} "
-            "accept"
+            f"boards report to TCP port {wanted.broker_port}; where a firewall runs, open it "
+            "(docs/gateway.md)"
         )
