@@ -242,6 +242,7 @@ class TrayDisplay:
         self._has_keyboard = has_keyboard
         self._rows: list[Attempt[Any]] = []
         self._lock = threading.Lock()
+        self._printing = threading.Lock()
         self._waits = ""
         self._live: Live | None = None
         self._held: list[Sequence[str]] | None = (
@@ -300,7 +301,9 @@ class TrayDisplay:
 
     def ended(self, attempt: Attempt[Any]) -> None:
         """Take a board's end."""
-        if attempt.error:
+        if isinstance(attempt.error, StoppedError):
+            self._tell(f"{_name(attempt)}: stopped")
+        elif attempt.error:
             self._tell(f"{_name(attempt)}: failed", attempt.error.message, attempt.error.hint)
         elif attempt.result and not self._live:
             self._tell(f"{_name(attempt)}: {attempt.result.ending}")
@@ -345,9 +348,10 @@ class TrayDisplay:
 
     def _print(self, lines: Sequence[str]) -> None:
         head, *below = lines
-        say(head, self._console)
-        for text in below:
-            say_below(text, self._console)
+        with self._printing:  # what is told of two boards at once is not mixed
+            say(head, self._console)
+            for text in below:
+                say_below(text, self._console)
 
 
 def _table(rows: list[Attempt[Any]], width: int) -> Table:
