@@ -21,6 +21,7 @@ _RAW_PASTE = b"\x05A\x01"
 _READ_S = 0.2
 _ASK_AGAIN_S = 4.0  # a board that is busy hears it late; asked twice it would lose its place
 _ANSWER_S = 5.0
+_GIVE_S = 60.0  # a slow line's, for all of it
 _KEPT_BYTES = 64 * 1024
 
 
@@ -74,9 +75,12 @@ class Repl:
             raise ReplError("it knows no raw-paste mode")
         (window,) = struct.unpack("<H", self._take(2))
         left, content = window, source.encode()
+        until = time.monotonic() + _GIVE_S
         while content:
             while left == 0 or self.heard or self._port.in_waiting:
                 answer = self._take(1)
+                if time.monotonic() >= until:
+                    raise ReplError("it does not take what it is given")
                 if answer != _CTRL_A:
                     raise ReplError(f"it broke off what it was given: {answer!r}")
                 left += window
