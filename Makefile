@@ -14,7 +14,7 @@ export XDG_CACHE_HOME := $(CURDIR)/.tools/cache
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lab matrix soak check format bench lock clean
+.PHONY: help setup scale demo test lab matrix soak check format bench lock clean
 
 help:  ## list what can be done
 	@echo "Netzpuls, for users:      make demo"
@@ -25,12 +25,15 @@ help:  ## list what can be done
 setup: $(STAMP)/project $(STAMP)/tools  ## fetch and install everything into .venv/ and .tools/
 	@:
 
+scale: $(STAMP)/scale  ## fetch what a Spark cluster and ClickHouse need, about 2 minutes and 1.5 GB
+	@:
+
 demo: setup  ## six virtual boards, a cut line, a table: the whole way in about a minute
 	@$(BIN)/netzpuls demo
 
 # Tests wait more than they compute, so three at a time suit two cores. A file stays together:
 # its fixtures are made once.
-test: check  ## set up, check and run all tests
+test: check scale  ## set up, check and run all tests
 	@$(BIN)/pytest -n 3 --dist loadfile
 
 check: setup $(STAMP)/stubs  ## linter, format and types, host and board
@@ -51,7 +54,7 @@ matrix: setup  ## every fault in the network lab, and what the boards say
 soak: setup  ## a simulated week of one board with faults and power cuts
 	@$(BIN)/python -m tests.board.soak
 
-bench: setup  ## measure this machine, as JSON
+bench: setup scale  ## measure this machine, as JSON
 	@$(BIN)/python -m benchmarks
 
 lock:  ## renew requirements/*.lock from pyproject.toml (needs uv)
@@ -88,6 +91,15 @@ $(STAMP)/project: pyproject.toml $(STAMP)/packages
 
 $(STAMP)/tools: hil/tool.py fleet/tool.py $(STAMP)/project
 	@$(BIN)/python -m hil.tool
+	@touch $@
+
+# Large, and no part of what most need, so only the tests and the benchmarks ask for it.
+$(STAMP)/scale: requirements/scale.lock $(STAMP)/tools
+	@echo "installing the packages of requirements/scale.lock (1.5 GB)" >&2
+	@$(PIP_LOCKED) -r requirements/scale.lock || { \
+	  echo "error: pip could not install the packages; its own words stand above" >&2; \
+	  echo "hint: check the network and the space on the disk (2 GB), then run make again" >&2; exit 1; }
+	@$(BIN)/python -m hil.tool java
 	@touch $@
 
 # MicroPython's stubs shadow the standard library, so they stay out of the virtual environment.

@@ -72,6 +72,7 @@ class Ledger:
         excluded: windows laid over the result.
         points: the access points to tell of.
         recompute: from the reports, not from the intervals that the store keeps of them.
+        said: SQL for what boards said, as an engine found it; of access points it says nothing.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Ledger:
         points: Iterable[Point] = (),
         *,
         recompute: bool = False,
+        said: str | None = None,
     ) -> None:
         self.connection = connection
         self.period = period
@@ -104,7 +106,7 @@ class Ledger:
             "subject VARCHAR, start_s BIGINT, end_s BIGINT",
             ((w.subject, w.start_s, w.end_s) for w in excluded),
         )
-        said = ASSERTED if recompute else KEPT
+        said = said or (ASSERTED if recompute else KEPT)
         self._lay("board", _PLACED.format(said=said), _BOARD_SUBJECTS, _BOARD_WINDOWS)
         self._lay("line", _LINE, _LINE_SUBJECTS, _LINE_WINDOWS)
         if points:

@@ -43,6 +43,15 @@ MOSQUITTO = Tool(
     hint="on Debian and Ubuntu: sudo apt install mosquitto; in a checkout: make setup",
 )
 
+JAVA = Tool(
+    name="java",
+    title="Java",
+    minimum=(17,),
+    probe=("-version",),
+    pattern=r'version "(\d+(?:\.\d+)*)',
+    hint="on Debian and Ubuntu: sudo apt install default-jre-headless; in a checkout: make scale",
+)
+
 
 def folder() -> Path:
     """Return the folder for fetched tools: $NETZPULS_TOOLS, or .tools/ of this checkout."""

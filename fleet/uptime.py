@@ -15,7 +15,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from firmware.linkreport import table, term
-from fleet import exclusion, outage, point, post, span, tally
+from fleet import engine, exclusion, outage, point, post, span, tally
 from fleet.exclusion import Exclusion
 from fleet.inventory import Inventory, Subject
 from fleet.ledger import Kind, Ledger
@@ -218,6 +218,7 @@ def find(
     period: Period,
     told: Subject | None = None,
     calendar: str | None = None,
+    engine_url: str | None = None,
 ) -> Uptime:
     """Return the uptime of a subject and of what it consists of.
 
@@ -228,16 +229,22 @@ def find(
         period: what is asked for.
         told: of what; None is all there is.
         calendar: by which; None is each site's own.
+        engine_url: who recomputes it from all reports; None is from the intervals that are kept.
 
-    Raises: UsageError: no such calendar. ConfigurationError: what does not count cannot be told.
-        StoreError: there is no store to read.
+    Raises: UsageError: no such calendar or engine. ConfigurationError: what does not count cannot
+        be told. StoreError: there is no store to read. EngineError: the engine could not do it.
     """
+    if engine_url is not None:
+        engine.check(engine_url)
     places = {each.subject: each for each in post.posts(city)}
     sites = _sites(city, told, places, period)
     excluded = exclusion.find(city, period, sites, calendar)
-    with Store(city.folder).reading() as connection:
+    store = Store(city.folder)
+    with store.reading() as connection:
         points = _points(city, told, sites)
-        ledger = Ledger(connection, period, post.stints(places.values()), excluded.windows, points)
+        told_by = engine.ask(engine_url, store, connection, period) if engine_url else None
+        held = post.stints(places.values())
+        ledger = Ledger(connection, period, held, excluded.windows, points, said=told_by)
         lines = _tallies(ledger, "line", excluded.line_maintenance_s)
         boards = _tallies(
             ledger,

@@ -5,7 +5,8 @@ dnsmasq on PATH; what is missing or too old is fetched by apt as the user who ru
 private state, from the mirrors that the machine's own sources name, accepted only with the
 signature of the distribution's archive key, unpacked into .tools/ and started by wrappers in
 .tools/bin/. The 32-bit MicroPython, whose pointers are as small as an ESP32's, always comes this
-way. What only real hosts for tests need (hil/host/) comes when the first of them is made.
+way. What only real hosts for tests need (hil/host/) comes when the first of them is made, and Java
+with `python -m hil.tool java` (run by `make scale`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from fleet import tool
 from fleet.errors import NetzpulsError, ToolMissingError
-from fleet.tool import MOSQUITTO, Tool, dotted
+from fleet.tool import JAVA, MOSQUITTO, Tool, dotted
 from hil.archive import Apt, Archive, FetchError, known_sources, output, read_archive, unpack
 
 _FETCH = "in the checkout: make setup"
@@ -82,7 +83,7 @@ MMDEBSTRAP = Tool(
     pattern=r"mmdebstrap (\d+(?:\.\d+)+)",
     hint="on Debian: sudo apt install mmdebstrap",
 )
-ON_DEMAND = (NSPAWN, MMDEBSTRAP)
+ON_DEMAND = (NSPAWN, MMDEBSTRAP, JAVA)
 TOOLS = {
     each.name: each for each in (MICROPYTHON, MICROPYTHON32, MOSQUITTO, SSHD, DNSMASQ, *ON_DEMAND)
 }
@@ -94,6 +95,7 @@ PACKAGES = {
     "dnsmasq": "dnsmasq-base",
     "systemd-nspawn": "systemd-container",
     "mmdebstrap": "mmdebstrap",
+    "java": "openjdk-21-jre-headless",
 }
 
 
@@ -255,10 +257,26 @@ def _fetch_tree(apt: Apt, architecture: str, tools: list[Tool], tree: Path) -> N
     debs = tree.with_name(f"{tree.name}-debs")
     apt.download(architecture, closure, debs)
     unpack(debs, tree)
+    _settle(tree)
     for surplus in ("usr/share", "etc", "var"):
         shutil.rmtree(tree / surplus, ignore_errors=True)
     for each in tools:
         (tree / f"{each.name}.ok").touch()
+
+
+def _settle(tree: Path) -> None:
+    """Put what a Java of Debian links to below /etc in the place of its links."""
+    for link in [path for path in tree.glob("usr/lib/jvm/**/*") if path.is_symlink()]:
+        target = link.readlink()
+        if not target.is_absolute():
+            continue
+        there = tree / target.relative_to("/")
+        if there.is_file():
+            link.unlink()
+            shutil.copy(there, link)
+        elif there.is_dir():
+            link.unlink()
+            shutil.copytree(there, link, symlinks=True)
 
 
 _PROGRAMS = {
@@ -273,6 +291,7 @@ _PROGRAMS = {
     "dnsmasq": {"dnsmasq": "usr/sbin/dnsmasq"},
     "systemd-nspawn": {"systemd-nspawn": "usr/bin/systemd-nspawn"},
     "mmdebstrap": {"mmdebstrap": "usr/bin/mmdebstrap", "mmtarfilter": "usr/bin/mmtarfilter"},
+    "java": {"java": "usr/lib/jvm/java-21-*/bin/java"},
 }
 
 
@@ -287,8 +306,9 @@ def _install(tree: Path, folder: Path) -> None:
     for name, programs in _PROGRAMS.items():
         if not (home / f"{name}.ok").exists():
             continue
-        for command, program in programs.items():
-            if not (home / program).exists():
+        for command, pattern in programs.items():
+            program = next((each.relative_to(home) for each in home.glob(pattern)), None)
+            if program is None:
                 continue
             text = (
                 f'#!/bin/sh\ntree="${{0%/*}}/../{home.name}"\nexec {start}"$tree/{program}" "$@"\n'
@@ -326,10 +346,17 @@ def _say(text: str) -> None:
     sys.stderr.flush()
 
 
-def main() -> int:
-    """Fetch what is missing; return the exit code."""
+def main(names: Sequence[str] = ()) -> int:
+    """Fetch what is missing, or those named of what is on demand; return the exit code."""
+    demanded = {each.name: each for each in ON_DEMAND}
+    if unknown := [name for name in names if name not in demanded]:
+        _say(f"error: there is no tool {', '.join(unknown)} on demand")
+        _say(f"hint: it is one of {', '.join(demanded)}")
+        return 2
     try:
-        wanted = missing()
+        for name in names:
+            demand(demanded[name])
+        wanted = [] if names else missing()
         if wanted:
             fetch(wanted, os.environ.get("DEBIAN_MIRROR", ""))
             tool.find.cache_clear()
@@ -343,4 +370,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

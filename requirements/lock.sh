@@ -15,6 +15,8 @@ compile() {
 cd "$(dirname "$0")/.."
 compile pyproject.toml -o requirements/run.lock
 compile pyproject.toml --group dev -c requirements/run.lock -o requirements/dev.lock
+compile pyproject.toml --extra spark --extra clickhouse --group scale -c requirements/dev.lock \
+  -o requirements/scale.lock
 compile --group build -c requirements/dev.lock -o requirements/build.lock
 compile --group stubs -o requirements/stubs.lock
 compile --group gateway -c requirements/run.lock -o requirements/gateway.lock

@@ -184,7 +184,8 @@ def test_fleet_is_built_from_the_bottom_up() -> None:
 
 
 def test_there_are_lock_files() -> None:
-    assert [lock.stem for lock in LOCKS] == ["build", "dev", "gateway", "run", "stubs"]
+    stems = [lock.stem for lock in LOCKS]
+    assert stems == ["build", "dev", "gateway", "run", "scale", "stubs"]
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.stem)

@@ -95,6 +95,12 @@ def asked(city: inventory.Inventory, start: str | None, end: str | None) -> Peri
     metavar="WHAT WHEN",
     help="Instead: why a subject was in its state in that second.",
 )
+@click.option(
+    "--engine",
+    metavar="URL",
+    help="Recompute all from the reports there instead of asking the kept intervals: duckdb, chdb "
+    "or spark://HOST:PORT.",
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV on stdout, one line per subject.")
 @json_option
 def uptime(
@@ -107,6 +113,7 @@ def uptime(
     subject: str | None,
     calendar: str | None,
     question: tuple[str, str] | None,
+    engine: str | None,
     as_csv: bool,
     as_json: bool,
 ) -> None:
@@ -124,7 +131,7 @@ def uptime(
         raise UsageError("--csv and --json both say how", hint="give one of them")
     known = inventory.load(city)
     if question:
-        if site or subject or month or start or end or as_csv:
+        if site or subject or month or start or end or engine or as_csv:
             raise UsageError(
                 "--explain says what and when itself", hint="only --calendar and --json go with it"
             )
@@ -137,7 +144,7 @@ def uptime(
         when = period.month(month, ZoneInfo(known.city.timezone), int(time.time()))
     else:
         when = asked(known, start, end)
-    answer = figures.find(known, when, told, calendar)
+    answer = figures.find(known, when, told, calendar, engine)
     if as_csv:
         print_text(_csv(answer))
     else:

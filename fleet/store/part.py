@@ -113,6 +113,16 @@ class Shelf:
     def _read(self, parts: Iterable[Part]) -> str:
         return f"read_parquet([{', '.join(_text(self._folder / part.path) for part in parts)}])"
 
+    def paths(self) -> list[Path]:
+        """Return the day files of what reports say."""
+        return [self._folder / part.path for part in self._of("report")]
+
+    def copy_recent(self, path: Path) -> None:
+        """Write what reports say that are in no day file yet to a file, to which nobody refers."""
+        self._connection.execute(
+            f"COPY (SELECT {', '.join(_SAID)} FROM recent) TO {_text(path)} ({_FORMAT})"
+        )
+
     # -- writing: in a transaction, with the store's file to oneself -----------------------------
 
     def sweep(self) -> None:
