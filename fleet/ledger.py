@@ -188,29 +188,40 @@ _FINE = _numbers(table.UP, table.DEGRADED)
 _FAILED = _numbers(table.DOWN)
 _KNOWN = f"{table.UP}, {table.DEGRADED}, {table.DOWN}"
 
-# What each report asserts. Of those with equal times the highest number comes first; the gap
-# before the others is 0, so that they cover nothing. A state that no board may claim is unknown.
-_ASSERTED = f"""
-    WITH spaced AS (
-        SELECT *, at_s - lag(at_s) OVER w AS gap_s, state IN ({_KNOWN}) AS known
-        FROM ({{timed}})
-        WHERE at_s BETWEEN $start_s - {LONGEST_GRACE_S} AND $end_s + {LONGEST_GRACE_S}
-        WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
-    )
-    SELECT device,
-        at_s - CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END AS start_s,
-        at_s AS end_s,
-        CASE WHEN known THEN state ELSE {table.UNKNOWN} END AS state,
-        layer,
-        reason,
-        known AND internet_reason IN ({_FINE}) AS reaches,
-        known AND gateway_reason IN ({_FINE}) AND internet_reason IN ({_FAILED}) AS misses,
-        internet_reason
-    FROM spaced
+_IS_KNOWN = f"state IN ({_KNOWN})"
+# What a report asserts; a state that no board may claim is unknown.
+FACTS = f"""
+    CASE WHEN {_IS_KNOWN} THEN state ELSE {table.UNKNOWN} END AS state,
+    layer,
+    reason,
+    {_IS_KNOWN} AND internet_reason IN ({_FINE}) AS reaches,
+    {_IS_KNOWN} AND gateway_reason IN ({_FINE}) AND internet_reason IN ({_FAILED}) AS misses,
+    internet_reason
 """
-ASSERTED = _ASSERTED.format(timed=clock.timed("report"))
+
+
+def asserted(timed: str, condition: str = "true") -> str:
+    """Return SQL for what each of some reports, which are timed, asserts, and over which time.
+
+    Of those with equal times the highest number comes first; the gap before the others is 0, so
+    that they cover nothing. Of a board of which there is one all must be there.
+    """
+    return f"""
+        SELECT device,
+            at_s - CASE WHEN 2 * gap_s <= 5 * period_s::BIGINT THEN gap_s ELSE period_s END
+                AS start_s,
+            at_s AS end_s, {FACTS}
+        FROM (
+            SELECT *, at_s - lag(at_s) OVER w AS gap_s FROM ({timed}) WHERE {condition}
+            WINDOW w AS (PARTITION BY device ORDER BY at_s, key_id DESC, seq DESC)
+        )
+    """
+
+
+_NEAR = f"at_s BETWEEN $start_s - {LONGEST_GRACE_S} AND $end_s + {LONGEST_GRACE_S}"
+ASSERTED = asserted(clock.timed("report"), _NEAR)
 # The same where reports were let go, by what is still known of their boots.
-_LEFT = _ASSERTED.format(timed=clock.timed("report", "boot"))
+LEFT = asserted(clock.timed("report", "boot"), _NEAR)
 KEPT = "FROM interval WHERE start_s < $end_s AND end_s > $start_s"
 # The same for the subjects for which it counts, cut to the period.
 _PLACED = """
@@ -327,18 +338,23 @@ class Difference:
 
 
 def differences(
-    connection: duckdb.DuckDBPyConnection, period: Period, *, expired: bool = False
+    connection: duckdb.DuckDBPyConnection, period: Period, said: str = ASSERTED
 ) -> list[Difference]:
     """Return where the intervals that the store keeps are not what its reports say.
 
     All reports are read and all boards' intervals are found anew, as an auditor would.
+
+    Args:
+        connection: to the store, open for reading.
+        period: of when.
+        said: SQL for what the reports say.
     """
     kept, told = (
         _joined(
             "SELECT device AS subject, * EXCLUDE (device) REPLACE (greatest(start_s, $start_s) "
-            f"AS start_s, least(end_s, $end_s) AS end_s) FROM ({said})"
+            f"AS start_s, least(end_s, $end_s) AS end_s) FROM ({source})"
         )
-        for said in (KEPT, _LEFT if expired else ASSERTED)
+        for source in (KEPT, said)
     )
     names = "subject, start_s, end_s, state, layer, reason, reaches, misses, internet_reason"
     rows = connection.execute(

@@ -8,12 +8,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from firmware.linkreport import term
+from fleet import recompute
 from fleet.errors import NetzpulsError
-from fleet.ledger import LONGEST_GRACE_S, Difference, Misheard, differences, misheard
+from fleet.ledger import LEFT, LONGEST_GRACE_S, Difference, Misheard, differences, misheard
 from fleet.period import Period, shown
 from fleet.point import address
 from fleet.stint import FOREVER_S
 from fleet.store import Store
+from fleet.store.part import Shelf
 
 
 class LedgerError(NetzpulsError):
@@ -104,7 +106,8 @@ def verify(city: Path) -> Verification:
 
     Raises: StoreError: there is no store to read.
     """
-    with Store(city).reading() as connection:
+    store = Store(city)
+    with store.reading() as connection:
         ((reports, boards),) = connection.execute(
             "SELECT count(*), count(DISTINCT device) FROM report"
         ).fetchall()
@@ -117,7 +120,9 @@ def verify(city: Path) -> Verification:
         ).fetchall()
         period = Period(start_s, FOREVER_S)
         expired = expired_s is not None
-        found = differences(connection, period, expired=expired)
+        # What is left of a boot does not tell alone when it was.
+        said = LEFT if expired else recompute.tell(connection, Shelf(connection, store.folder))
+        found = differences(connection, period, said)
         heard = misheard(connection, period, expired=expired)
     return Verification(reports, boards, intervals, expired_s, since_s, tuple(found), tuple(heard))
 

@@ -117,6 +117,13 @@ class Shelf:
         """Return the day files of what reports say."""
         return [self._folder / part.path for part in self._of("report")]
 
+    def files(self) -> dict[int, list[str]]:
+        """Return SQL for each day file of what reports say, by day."""
+        found: dict[int, list[str]] = {}
+        for each in self._of("report"):
+            found.setdefault(each.day, []).append(self._read([each]))
+        return found
+
     def copy_recent(self, path: Path) -> None:
         """Write what reports say that are in no day file yet to a file, to which nobody refers."""
         self._connection.execute(
