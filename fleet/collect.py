@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,7 +32,7 @@ from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
 from fleet.login import host_of
 from fleet.runner import Stop
-from fleet.ssh import Deadlines, Session
+from fleet.ssh import Deadlines, Pool, Session
 from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps, tidying
 from fleet.text import printable
 from fleet.visit import Visit
@@ -125,6 +125,7 @@ def collect(
     again: bool = False,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     parallel: int = DEFAULT_PARALLEL,
+    pool: Pool | None = None,
     on_progress: Progress = lambda _: None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> list[Collected]:
@@ -136,6 +137,7 @@ def collect(
         again: read from the beginning, for reports that were refused before.
         timeout_s: how long one gateway may take in all.
         parallel: how many at a time.
+        pool: keeps the connections for the next collection; without one they end with this one.
         on_progress: called from worker threads after each piece and at each gateway's end.
         tell: hears what happens to the store before.
 
@@ -149,12 +151,15 @@ def collect(
         )
     results = {gateway: Collected(gateway) for gateway in hosts}
     store = Store(city.folder)
-    with store.writing(tell) as writer:
+    with (
+        store.writing(tell) as writer,
+        Pool() if pool is None else nullcontext(pool) as connections,
+    ):
         cursors = {} if again else writer.cursors()
         pull = _Pull(city, writer, on_progress)
 
         def work(gateway: str, stop: Stop) -> None:
-            session = Session(hosts[gateway], Deadlines(session_s=timeout_s))
+            session = Session(hosts[gateway], Deadlines(session_s=timeout_s), pool=connections)
             began = time.monotonic()
             try:
                 with stop.closing(session), session:

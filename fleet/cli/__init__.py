@@ -135,7 +135,9 @@ def _abandon_stdout() -> None:
 
 
 def _say(error: NetzpulsError, arguments: list[str]) -> int:
-    as_json = "--json" in arguments
+    # Behind `--` stands what is for others.
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    as_json = "--json" in ours
     # To a monitoring system an error is UNKNOWN; it reads stdout, and 2 would be CRITICAL.
     is_plugin = arguments[:2] == ["fleet", "check"]
     if as_json:

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
 from firmware.linkreport.term import reason_name
 from fleet import inventory, report, span
-from fleet.check import CRITICAL_DAYS, PARTS, WARNING_DAYS, Answer, Thresholds, check
 from fleet.cli import table
+from fleet.cli.check import check_command
+from fleet.cli.collect import collect_command
 from fleet.cli.exchange import export, import_command
 from fleet.cli.maintenance import maintenance, show_maintenance
-from fleet.cli.output import city_option, emit, json_option, progress, result
+from fleet.cli.output import city_option, emit, json_option, result
+from fleet.cli.run import run_command
 from fleet.cli.uptime import asked, period_options, uptime
 from fleet.cli.verify import verify
-from fleet.collect import (
-    DEFAULT_PARALLEL,
-    DEFAULT_TIMEOUT_S,
-    Collected,
-    CollectionError,
-    collect,
-)
 from fleet.inventory import OWN
 from fleet.outage import End
 from fleet.period import duration
@@ -43,76 +35,14 @@ def fleet() -> None:
     """Collect reports; show uptime and outages."""
 
 
+fleet.add_command(collect_command)
 fleet.add_command(uptime)
+fleet.add_command(check_command)
+fleet.add_command(run_command)
 fleet.add_command(maintenance)
 fleet.add_command(verify)
 fleet.add_command(import_command)
 fleet.add_command(export)
-
-
-@fleet.command("collect")
-@city_option
-@click.option(
-    "--gateway", "gateways", multiple=True, metavar="ID", help="Only this one; repeatable."
-)
-@click.option("--again", is_flag=True, help="Read from the beginning; nothing is stored twice.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0.1),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    metavar="S",
-    help="Seconds that one gateway may take in all.",
-)
-@click.option(
-    "--parallel",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_PARALLEL,
-    show_default=True,
-    metavar="N",
-    help="How many gateways at a time.",
-)
-@json_option
-def collect_command(
-    *,
-    city: Path,
-    gateways: tuple[str, ...],
-    again: bool,
-    timeout_s: float,
-    parallel: int,
-    as_json: bool,
-) -> int:
-    """Pull what is new from the gateways over SSH.
-
-    What came is kept whatever happens next, and the next run goes on from there. Exits with 1
-    if a gateway failed; the others are collected all the same.
-    """
-    known = inventory.load(city)
-    chosen = tuple(dict.fromkeys(gateways)) or tuple(sorted(known.gateways))
-    with _Display(len(chosen)) as display:
-        found = collect(
-            known,
-            chosen,
-            again=again,
-            timeout_s=timeout_s,
-            parallel=parallel,
-            on_progress=display.show,
-            tell=lambda text: progress.print(text, markup=False, soft_wrap=True),
-        )
-    failed = [each.gateway for each in found if each.error]
-    document: dict[str, Any] = {"gateways": [each.document() for each in found]}
-    if not failed:
-        emit(document, lambda: table.print_whole(_collected_table(found)), as_json)
-        return 0
-    error = CollectionError(
-        f"{len(failed)} of {len(found)} gateways failed: {', '.join(failed)}",
-        hint="what to do about each stands above; what came is kept, run the command again",
-    )
-    emit(error.document() | document, lambda: table.print_whole(_collected_table(found)), as_json)
-    if not as_json:
-        raise error
-    return error.exit_code
 
 
 @fleet.command()
@@ -156,139 +86,6 @@ def outages(
             show_figures(answer)
 
     emit(answer.document(), show, as_json)
-
-
-@fleet.command("check")
-@city_option
-@click.option(
-    "-w",
-    "--warning",
-    "warning_days",
-    type=click.IntRange(0),
-    default=WARNING_DAYS,
-    show_default=True,
-    metavar="DAYS",
-    help="Warn of certificates that end sooner.",
-)
-@click.option(
-    "-c",
-    "--critical",
-    "critical_days",
-    type=click.IntRange(0),
-    default=CRITICAL_DAYS,
-    show_default=True,
-    metavar="DAYS",
-    help="Critical are those that end sooner than this.",
-)
-@click.option(
-    "--part",
-    "parts",
-    type=click.Choice(list(PARTS)),
-    multiple=True,
-    help="Look at this alone; repeatable.  [default: all]",
-)
-@json_option
-def check_command(
-    *,
-    city: Path,
-    warning_days: int,
-    critical_days: int,
-    parts: tuple[str, ...],
-    as_json: bool,
-) -> int:
-    """Say whether all is well, as a monitoring plugin does.
-
-    Certificates of boards, gateways and the CA, boards and lines that are down or silent, by what
-    was collected. Exits with 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN.
-    """
-    answer = check(inventory.load(city), Thresholds(warning_days, critical_days), parts)
-    emit(answer.document(), lambda: _show_answer(answer), as_json)
-    return int(answer.status)
-
-
-def _show_answer(answer: Answer) -> None:
-    """Print the status line with performance data, then each finding on a line of its own."""
-    found = [f"{each.subject}: {each.message}" for each in answer.worst_first]
-    first, *others = found or ["all is well"]
-    more = f" (and {len(others)} more)" if others else ""
-    figures = " ".join(metric.text() for metric in answer.metrics)
-    line = f"NETZPULS {answer.status.name} - {_plain(first)}{more}"
-    _line(f"{line} | {figures}" if figures else line)
-    for each in answer.worst_first if others else ():
-        _line(f"{each.status.name}: {_plain(each.subject)}: {_plain(each.message)}")
-
-
-def _plain(text: str) -> str:
-    return text.replace("|", "/")  # behind that sign performance data begin
-
-
-def _line(text: str) -> None:
-    result.print(text, markup=False, soft_wrap=True)
-
-
-class _Display:
-    """Progress of a collection on stderr: a bar on a terminal, and a line per gateway."""
-
-    def __init__(self, gateways: int) -> None:
-        self._bar = Progress(
-            TextColumn("collecting"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("gateways, {task.fields[rows]:,} reports"),
-            TimeElapsedColumn(),
-            console=progress,
-            transient=True,
-            disable=not progress.is_terminal,
-        )
-        self._task = self._bar.add_task("", total=gateways, rows=0)
-        self._rows: dict[str, int] = {}
-        self._done = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def show(self, collected: Collected) -> None:
-        """Show how far a gateway is; called from several threads."""
-        self._rows[collected.gateway] = collected.rows
-        self._done += collected.done
-        self._bar.update(self._task, completed=self._done, rows=sum(self._rows.values()))
-        if not collected.done:
-            return
-        error = collected.error
-        if error is None:
-            what = f"{collected.new:,} new in {collected.duration_s:.1f} s"
-            if collected.refused:
-                reasons = ", ".join(f"{n} {reason}" for reason, n in collected.refused.items())
-                what += f"; refused: {reasons}"
-            progress.print(f"{collected.gateway}: {what}", markup=False, soft_wrap=True)
-            return
-        progress.print(f"error: {error.message}", style="red", markup=False, soft_wrap=True)
-        if error.hint:
-            progress.print(f"hint: {error.hint}", markup=False, soft_wrap=True)
-
-
-def _collected_table(found: Sequence[Collected]) -> Table:
-    counts = ("new", "duplicates", "refused", "lost", "seconds")
-    shown = table.plain(("gateway", *counts, ""), counts)
-    for each in found:
-        shown.add_row(
-            Text(each.gateway),
-            f"{each.new:,}",
-            f"{each.duplicates:,}",
-            _alarm(sum(each.refused.values())),
-            _alarm(each.lost),
-            f"{each.duration_s:.1f}",
-            Text("failed", "bold red") if each.error else Text("good", "green"),
-        )
-    return shown
-
-
-def _alarm(count: int) -> Text:
-    return Text(f"{count:,}", "bold red" if count else "")
 
 
 def show_outages(answer: Outages, *, with_effects: bool = False) -> None:

@@ -29,6 +29,7 @@ _folder_option = click.option(
 
 # Over SSH, with packages that a gateway does not have.
 _OF_CITY_HALL = {
+    "trust": ("fleet.cli.trust:trust", "Show a gateway's host key and record it."),
     "wheelhouse": ("fleet.cli.install:wheelhouse_command", "Make the packages for gateways."),
     "install": ("fleet.cli.install:install", "Make bare Debian hosts into gateways."),
     "upgrade": ("fleet.cli.install:upgrade", "Bring gateways to a new release."),

@@ -35,7 +35,12 @@ class Line:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._ended = threading.Event()
+        self._frozen: set[threading.Thread] = set()
         self._threads = [threading.Thread(target=self._accept)]
+
+    def freeze_open(self) -> None:
+        """Let nothing move any more on connections that are open now; new ones work."""
+        self._frozen.update(self._threads)
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -63,7 +68,9 @@ class Line:
         passed = 0
         with near, socket.create_connection(("127.0.0.1", self._to)) as far:
             while not self._ended.is_set():
-                if self.freeze_after is not None and passed >= self.freeze_after:
+                if threading.current_thread() in self._frozen or (
+                    self.freeze_after is not None and passed >= self.freeze_after
+                ):
                     self._ended.wait(0.05)
                     continue
                 for source in select.select([near, far], [], [], 0.05)[0]:
