@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from fleet import inventory
 from fleet.errors import UsageError
 from fleet.inventory import Role
 from fleet.text import printable
+from provisioning.claim import Claims
 from provisioning.errors import NoRoomError
 from provisioning.flash import Found, check_free
 from provisioning.roomlist import Row
@@ -71,6 +72,7 @@ class Rooms:
         self._lock = threading.Lock()
         self._asking = threading.Lock()
         self._held: dict[str, Row] = {}  # by board
+        self._claims = Claims(city, site)
         self._known = inventory.load(city)
 
     def take(self, found: Found, usb: str) -> Row:
@@ -92,7 +94,14 @@ class Rooms:
     def give_back(self, board: str) -> None:
         """Have a board's place for others again: it was not enrolled."""
         with self._lock:
-            self._held.pop(board, None)
+            row = self._held.pop(board, None)
+            if row is not None:
+                self._unclaim(row.room, row.role)
+
+    def close(self) -> None:
+        """Leave all places that no board was enrolled for to other desks."""
+        with self._lock:
+            self._claims.close()
 
     def holder(self, row: Row) -> str:
         """Return the board that has a place: in this tray, or in the registry; "" for none."""
@@ -138,13 +147,33 @@ class Rooms:
         return free[0] if free else Row(known.room, self._role or known.role, self._hardware)
 
     def _next(self, found: Found) -> Row:
+        elsewhere = 0
         for row in self.rows or []:
-            if row.is_free and self._holder(row) in ("", found.board):
+            if not row.is_free or self._holder(row) not in ("", found.board):
+                continue
+            if not self._claimed(row.room, row.role):
+                elsewhere += 1
+            elif self._holder(row) in ("", found.board):
                 return row
+            else:
+                self._unclaim(row.room, row.role)
+        if elsewhere:
+            raise NoRoomError(
+                f"no room is left for {found.board} on {found.port}: another desk is giving "
+                f"{elsewhere} of the list to its boards",
+                hint="when it has ended, run the command again",
+            )
         raise NoRoomError(
             f"no room is left for {found.board} on {found.port}",
             hint="add a line to the list of rooms and run the command again",
         )
+
+    def _claimed(self, room: str, role: Role) -> bool:
+        """Keep other desks off a place; then look again at what they enrolled until now."""
+        if not self._claims.hold(room, role):
+            return False
+        self._known = inventory.load(self._city)
+        return True
 
     def _holder(self, row: Row) -> str:
         for board, held in self._held.items():
@@ -175,8 +204,7 @@ class Rooms:
             while True:
                 rooms = self._known.site(self._site).rooms
                 with self._lock:
-                    vacant = (room for room in rooms if not self._neighbour(room, role))
-                    proposed = next(vacant, None)
+                    proposed = self._vacant(rooms, role)
                 answer = self._ask(Question(found, proposed, refusal))
                 if answer is None:
                     raise NoRoomError(
@@ -189,11 +217,30 @@ class Rooms:
                     if not refusal:
                         row = Row(room, role, self._hardware)
                         self._held[found.board] = row
+                        if proposed is not None:
+                            self._unclaim(proposed, role)
                         return row
+
+    def _vacant(self, rooms: Sequence[str], role: Role) -> str | None:
+        """Return the first room without a board, here and at other desks; keep it from these."""
+        for room in rooms:
+            if self._neighbour(room, role) or not self._claimed(room, role):
+                continue
+            if not self._neighbour(room, role):
+                return room
+            self._unclaim(room, role)
+        return None
+
+    def _unclaim(self, room: str, role: Role) -> None:
+        """Leave a place to other desks, unless a board here is to get it."""
+        if not any((row.room, row.role) == (room, role) for row in self._held.values()):
+            self._claims.let_go(room, role)
 
     def _refusal(self, found: Found, room: str, role: Role) -> str:
         rooms = self._known.site(self._site).rooms
         if room not in rooms:
             return f"there is no room {printable(room)!r}; rooms there: {', '.join(rooms)}"
+        if not self._claimed(room, role):
+            return f"another desk is giving {room} to a board"
         holder = self._neighbour(room, role)
         return f"{room} has {holder} already" if holder not in ("", found.board) else ""

@@ -156,7 +156,10 @@ class Tray:
         """
         authority.ensure(self._request.city, self.plan.inventory.city.id)
         hashkey.ensure(self._request.city)
-        return self._desk.run(self._is_over, self._questions.close)
+        try:
+            return self._desk.run(self._is_over, self._questions.close)
+        finally:
+            self._rooms.close()
 
     def _is_over(self) -> bool:
         desk = self._desk

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,3 +157,54 @@ def test_nobody_answers(city: Path) -> None:
     assert "--rooms" in caught.value.hint
     with pytest.raises(UsageError, match="what the boards are for"):
         _rooms(city, None).take(_found(1), "")
+
+
+def test_two_desks_with_one_list_give_no_room_twice(city: Path) -> None:
+    ours, theirs = _rooms(city), _rooms(city)
+    assert ours.take(_found(1), "").room == "R101"
+    assert theirs.take(_found(2), "").room == "R102"
+    with pytest.raises(NoRoomError, match="another desk is giving 1 of the list"):
+        ours.take(_found(3), "")
+    theirs.give_back(_found(2).board)
+    assert ours.take(_found(3), "").room == "R102"
+    _enrol(city, 1, "R101")
+    _enrol(city, 3, "R102")
+    ours.close()
+    # What the other desk enrolled meanwhile is known when its places are free again.
+    with pytest.raises(NoRoomError, match="no room is left for"):
+        theirs.take(_found(4), "")
+
+
+def test_a_desk_that_asks_is_told_what_another_one_gives(city: Path) -> None:
+    asked: list[Question] = []
+
+    def answer(question: Question) -> str | None:
+        asked.append(question)
+        return {1: "R101", 2: ""}.get(len(asked))
+
+    theirs = _rooms(city)
+    theirs.take(_found(1), "")
+    ours = _rooms(city, None, role=SENSOR, ask=answer)
+    assert ours.take(_found(3), "").room == "R102"
+    assert [each.proposed for each in asked] == ["R102", "R102"]
+    assert asked[1].refusal == "another desk is giving R101 to a board"
+    with pytest.raises(NoRoomError):
+        ours.take(_found(4), "")
+    assert asked[2].proposed is None
+
+
+def test_a_desk_that_is_killed_leaves_its_places(city: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from provisioning.claim import Claims; "
+        "print(Claims(Path(sys.argv[1]), 'school-north').hold('R101', 'classroom-sensor'), "
+        "flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(city)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as desk:
+        assert desk.stdout is not None
+        assert desk.stdout.readline().strip() == "True"
+        rooms = _rooms(city)
+        assert rooms.take(_found(1), "").room == "R102"
+        desk.kill()
+        desk.wait()
+        assert rooms.take(_found(2), "").room == "R101"
