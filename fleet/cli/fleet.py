@@ -164,7 +164,9 @@ def _rows(
         told.append(f"{cause.times} times")
     cells = [
         Text(table.moment(cause.start_s, answer.zone)),
-        _until(cause.start_s, cause.end_s, cause.end, answer.zone),
+        Text("still silent", "bold red")
+        if cause.end == "ongoing" and found is None
+        else _until(cause.start_s, cause.end_s, cause.end, answer.zone),
         Text(duration(span.length_s(cause.down))),
         Text(_why(*found.cause) if found else _SILENT[cause.kind]),
     ]
