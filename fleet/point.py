@@ -115,9 +115,12 @@ def lay(
         ),
     )  # fmt: skip
     said = TOLD if recompute else KEPT
+    until_s = (
+        -(-period.end_s // DAY_S) * DAY_S
+    )  # a day's end, for the whole day tells what is normal
     edges = {"start_s": period.start_s, "end_s": period.end_s}
     for name, query, values in (
-        ("seen", _SEEN.format(said=said), None),
+        ("seen", _SEEN.format(said=said, until_s=until_s), None),
         ("usual", _USUAL, None),
         ("lack", _LACK.format(said=said), edges),
         ("point_piece", _PIECE, edges),
@@ -162,7 +165,7 @@ _SEEN = """
         least(said.end_s, stay.end_s) AS end_s, well
     FROM ({said}) AS said JOIN point USING (bssid)
         JOIN stay ON stay.device = said.device AND stay.site = point.site
-    WHERE said.start_s < stay.end_s AND said.end_s > stay.start_s
+    WHERE said.start_s < stay.end_s AND said.end_s > stay.start_s AND said.start_s < {until_s}
 """
 _USUAL = f"""
     WITH edge AS (
@@ -218,6 +221,7 @@ _PIECE = f"""
         SELECT subject, stay, greatest(seen.start_s, watch.start_s, $start_s) AS from_s,
             least(seen.end_s, watch.end_s, $end_s) AS to_s, 1 AS sees, 0 AS lacks
         FROM seen JOIN watch USING (stay)
+        WHERE seen.start_s < $end_s AND seen.end_s > $start_s
         UNION ALL
         SELECT subject, stay, start_s, end_s, 0, 1 FROM lack
     ),
