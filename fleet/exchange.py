@@ -28,6 +28,7 @@ import duckdb
 from firmware.linkreport import table, term
 from fleet.errors import READABLE, OutputError, UsageError
 from fleet.store import Store, schema
+from fleet.store import piece as pieces
 from fleet.store.fold import NO_SEAL
 from fleet.text import printable
 
@@ -112,15 +113,7 @@ def take(
         for path, rows in readers:
             reports = _reports(path, rows, rejects, found)
             while piece := list(itertools.islice(reports, _PIECE_ROWS)):
-
-                def fill(
-                    connection: duckdb.DuckDBPyConnection,
-                    piece: list[tuple[object, ...]] = piece,
-                ) -> None:
-                    with connection.appender("incoming") as appender:
-                        appender.append_rows(piece)
-
-                ingested = writer.take(fill)
+                ingested = writer.take(pieces.piece(piece))
                 found.new += ingested.new
                 found.duplicates += ingested.duplicates + ingested.forks
                 on_progress(path, found)
@@ -289,7 +282,7 @@ def _reports(
 
 
 def _report(values: Values, now_s: int) -> tuple[object, ...]:
-    """Return a report as the table `incoming` has it.
+    """Return a report as `fleet.store.piece` takes it.
 
     Raises: ValueError: it is none, and why.
     """

@@ -72,6 +72,14 @@ def heard(report: wire.Report) -> Heard:
     return whole, lists[0], lists[1]
 
 
+def key(heard: Heard) -> str:
+    """Return what one report heard as `KEY` has it."""
+    whole, well, weakly = heard
+    if whole is None or well is None or weakly is None:
+        return ""
+    return f"{int(whole)}/{well.hex().upper()}/{weakly.hex().upper()}"
+
+
 class Sky:
     """What the numbers of a piece's airs mean."""
 

@@ -1,7 +1,7 @@
 """Takes one piece of reports into what the store keeps, touching only what they change.
 
-The reports stand in the temporary table `incoming`: the columns of `recent`, and `link` and `tag`,
-the first eight bytes of each as a number, `NO_SEAL` where not known. A transaction is open.
+The reports are a `fleet.store.piece`; `link` and `tag` are the first eight bytes of each as a
+number, `NO_SEAL` where not known. A transaction is open.
 
     1. which are new            by the runs of sequence numbers
     2. when they were made      by the clocks of their boots
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 from fleet.store import air, clock, fold
 from fleet.store.fold import END_S, NEVER_S, Bools, Columns, Ints
-from fleet.store.schema import BOOT, HEARD, INTERVAL, MEASURED, RUN, SIGHTING
+from fleet.store.piece import Piece
+from fleet.store.schema import BOOT, HEARD, INTERVAL, RUN, SIGHTING
 
 _CLOCK_COLUMNS = ("boot", "period_s", "uptime_cs", "time_s", "clock")
 _FACT_COLUMNS = ("state", "layer", "reason", "gateway_reason", "internet_reason")
@@ -37,7 +38,10 @@ _MENDED = "most_cs - least_cs > 500 AND falls AND best > 0"
 
 
 class Shelf(Protocol):
-    """Where reports are that were stored before."""
+    """Where reports are that were stored before, and where new ones go."""
+
+    def put(self, piece: Piece, numbers: Ints, at_s: Ints) -> None:
+        """Store some rows of a piece, which were made at these times, `NEVER_S` where not known."""
 
     def source(
         self, columns: tuple[str, ...], low_s: int | None = None, high_s: int | None = None
@@ -56,9 +60,9 @@ class Added:
     known: Ints
 
 
-def add(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> Added:
-    """Take the new reports of `incoming` into `recent`, `run`, `boot` and `interval`."""
-    return Increment(connection, shelf).add()
+def add(connection: duckdb.DuckDBPyConnection, shelf: Shelf, piece: Piece) -> Added:
+    """Take the new reports of a piece into the shelf, `run`, `boot` and `interval`."""
+    return Increment(connection, shelf, piece).add()
 
 
 @contextmanager
@@ -76,9 +80,10 @@ def registered(
 class Increment:
     """One piece on its way in."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, shelf: Shelf, piece: Piece) -> None:
         self._connection = connection
         self._shelf = shelf
+        self._piece = piece
         self._sky = air.Sky()
         # Reports by which boots are timed may have been let go.
         query = "SELECT max(raw_before_s) FROM expired"
@@ -95,15 +100,15 @@ class Increment:
         rows, boots, dirty, number = self._timed(rows, runs)
         last_s, longest_s = self._before(rows)
         points = [self._redo(rows, boots, dirty, number)] if dirty.any() else []
-        self._store(known)
+        settled = (rows["at_s"] != NEVER_S) & ~dirty[number]
+        self._store(rows, settled)
         self._connection.execute(
             "DELETE FROM boot USING owner AS o, made AS m WHERE o.owner = m.owner "
             "AND boot.device = o.device AND boot.key_id = o.key_id AND boot.boot = m.boot"
         )
         self._connection.execute("DROP TABLE made")
         self._insert("boot", BOOT, boots)
-        settled = (rows["at_s"] != NEVER_S) & ~dirty[number]
-        points.append(self._extend(_by_time(fold.take(rows, settled)), last_s))
+        points.append(self._extend(_by_time(_only(rows, settled)), last_s))
         self._relay(self._alive(fold.joint(*points), longest_s), longest_s)
         return Added(len(rows["seq"]), known)
 
@@ -111,44 +116,57 @@ class Increment:
 
     def _fresh(self) -> tuple[Columns, Columns, Ints]:
         """Return the new reports by (owner, seq), the runs of their owners, and the known rows."""
-        execute = self._connection.execute
-        execute(
-            "CREATE OR REPLACE TEMP TABLE owner AS SELECT device, key_id, "
-            "row_number() OVER (ORDER BY device, key_id) - 1 AS owner, "
-            "dense_rank() OVER (ORDER BY device) - 1 AS board "
-            "FROM (SELECT DISTINCT device, key_id FROM incoming)"
-        )
-        execute("CREATE OR REPLACE TEMP TABLE board AS SELECT DISTINCT device, board FROM owner")
-        names = ", ".join((*_CLOCK_COLUMNS, *_FACT_COLUMNS, "link", "tag"))
-        rows = self._aired(
-            f"SELECT owner, board, seq::BIGINT AS seq, oldest_seq, {names}, "
-            "incoming.rowid AS number",
-            "FROM incoming JOIN owner USING (device, key_id)",
-        )
+        columns = self._piece.columns
+        owner, board = self._owners()
+        names = (*_CLOCK_COLUMNS, *_FACT_COLUMNS, "oldest_seq", "link", "tag")
+        rows: Columns = {name: columns[name] for name in names}
+        rows |= {"owner": owner, "board": board, "seq": columns["seq"].astype(np.int64)}
+        airs = self._sky.numbers([air.key(each) for each in self._piece.airs])
+        rows["air"] = airs[columns["air"]]
         runs = self._columns(
             f"SELECT owner, {_but_owner(RUN)} FROM run JOIN owner USING (device, key_id) "
             "ORDER BY owner, first_seq"
         )
-        new = fold.fresh(rows["owner"], rows["seq"], runs)
-        known = np.ones(len(rows["seq"]), np.bool_)
+        new = fold.fresh(owner, rows["seq"], runs)
+        known = np.ones(len(owner), np.bool_)
         known[new] = False
-        numbers = rows.pop("number")
-        return fold.take(rows, new), runs, numbers[known]
+        rows["number"] = np.arange(len(owner))
+        if len(new) < len(owner) or (new[1:] < new[:-1]).any():
+            rows = fold.take(rows, new)
+        return rows, runs, np.flatnonzero(known)
 
-    def _store(self, known: Ints) -> None:
-        """Put the new reports into `recent`; what a report does not know is NULL there."""
-        nothing = ", ".join(
-            f"nullif({name}, {missing}) AS {name}" for name, (_, missing) in MEASURED.items()
-        )
-        query = (
-            f"INSERT INTO recent BY NAME SELECT * EXCLUDE (link, tag) REPLACE ({nothing}) "
-            "FROM incoming"
-        )
-        if not len(known):
-            self._connection.execute(query)
-            return
-        with registered(self._connection, "known", {"number": known}):
-            self._connection.execute(f"{query} ANTI JOIN known ON incoming.rowid = known.number")
+    def _owners(self) -> tuple[Ints, Ints]:
+        """Number the devices of the piece, and these with their keys, in the order of their names.
+
+        Returns: the numbers of each row; `owner` and `board` are tables of them.
+        """
+        devices = sorted({device for device, *_ in self._piece.origins})
+        place = {device: number for number, device in enumerate(devices)}
+        origin = np.array([place[device] for device, *_ in self._piece.origins], np.int64)
+        board = origin[self._piece.columns["origin"]]
+        key = self._piece.columns["key_id"]
+        keys = np.flatnonzero(np.bincount(key, minlength=1))
+        pair = board if len(keys) == 1 else board * len(keys) + np.searchsorted(keys, key)
+        there = np.flatnonzero(np.bincount(pair, minlength=1)) if len(pair) else pair
+        place_of = np.zeros(len(devices) * max(1, len(keys)), np.int64)
+        place_of[there] = np.arange(len(there))
+        execute = self._connection.execute
+        owners = {
+            "owner": np.arange(len(there)),
+            "device": np.array([devices[n] for n in there // max(1, len(keys))], object),
+            "key_id": keys[there % max(1, len(keys))].astype(np.uint16),
+            "board": there // max(1, len(keys)),
+        }
+        with registered(self._connection, "given", owners):
+            execute(
+                "CREATE OR REPLACE TEMP TABLE owner AS "
+                "SELECT device::VARCHAR AS device, key_id, owner, board FROM given"
+            )
+        execute("CREATE OR REPLACE TEMP TABLE board AS SELECT DISTINCT device, board FROM owner")
+        return place_of[pair], board
+
+    def _store(self, rows: Columns, settled: Bools) -> None:
+        self._shelf.put(self._piece, rows["number"], np.where(settled, rows["at_s"], NEVER_S))
 
     # -- when they were made -------------------------------------------------------------------
 
@@ -548,6 +566,13 @@ def _aligned(found: Columns, made: Columns) -> tuple[Columns, Bools]:
     have, want = (each["owner"] << 16 | each["boot"] for each in (found, made))
     at = np.minimum(np.searchsorted(have, want), len(have) - 1)
     return fold.take(found, at), have[at] == want
+
+
+def _only(rows: Columns, chosen: Bools) -> Columns:
+    """Return what is left to do of some rows: to say what they assert, by time."""
+    names = ("board", "owner", "seq", "at_s", "period_s", "air", *_FACT_COLUMNS)
+    some = {name: rows[name] for name in names}
+    return some if chosen.all() else fold.take(some, chosen)
 
 
 def _by_time(rows: Columns) -> Columns:

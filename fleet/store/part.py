@@ -3,6 +3,8 @@
     <city>/store/report/<day>/<name>.parquet   what reports say, sorted by (device, key, number)
     <city>/store/sealed/<day>/<name>.parquet   the same reports' bytes as they were sealed
 
+Where many reports of a day come at once, they go to a file at once; few wait in `recent`.
+
 The bytes hold a signature each, which nothing can compress; apart from the columns they cost no
 question that does not ask for them, and may be kept for a shorter time.
 
@@ -26,19 +28,27 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from fleet import file
 from fleet.errors import StoreError
 from fleet.store import clock
-from fleet.store.schema import COLUMNS
+from fleet.store.fold import NEVER_S, Ints
+from fleet.store.increment import registered
+from fleet.store.piece import NUMBERS, Piece
+from fleet.store.schema import COLUMNS, HEARD, MEASURED
 
 DAY_S = 86_400
+# So many reports of a day at once are worth a file.
+LEAST_DIRECT = 50_000
 # Beyond so many files of a day they are made one.
 MOST_PARTS = 4
 _FOLDERS = ("report", "sealed")
@@ -156,6 +166,58 @@ class Shelf:
             for path in (self._folder / kind).glob("*/*.parquet")
         )
 
+    def put(self, piece: Piece, numbers: Ints, at_s: Ints) -> None:
+        """Store some rows of a piece, which were made at these times, `NEVER_S` where not known.
+
+        A day of which there are many gets a file at once, so that they are written once.
+        """
+        self._tell("origin", ("device", "gateway", "bssid"), piece.origins)
+        self._tell("air", tuple(HEARD), piece.airs)
+        left = np.ones(len(numbers), np.bool_)
+        if len(numbers) >= LEAST_DIRECT:
+            known = at_s != NEVER_S
+            first_s = int(at_s[known].min(initial=0)) // DAY_S * DAY_S if known.any() else 0
+            day = np.where(known, (at_s - first_s) // DAY_S, 0)
+            for number in np.flatnonzero(np.bincount(day[known]) >= LEAST_DIRECT).tolist():
+                chosen = known & (day == number)
+                left &= ~chosen
+                with self._given(piece, numbers[chosen]) as rows:
+                    begin_s, end_s = int(at_s[chosen].min()), int(at_s[chosen].max())
+                    self._write(begin_s // DAY_S, begin_s, end_s, f"({rows})", sort=False)
+        if left.any():
+            with self._given(piece, numbers if left.all() else numbers[left]) as rows:
+                self._connection.execute(f"INSERT INTO recent BY NAME {rows}")
+
+    def _tell(self, key: str, names: tuple[str, ...], rows: Sequence[tuple[Any, ...]]) -> None:
+        """Make a table of what many reports share, by its number."""
+        columns = dict(zip(names, map(_objects, zip(*rows, strict=True)), strict=True))
+        kinds = ", ".join(f"{name}::{COLUMNS[name]} AS {name}" for name in names)
+        numbered = {key: np.arange(len(rows))} | columns
+        with registered(self._connection, "given", numbered):
+            self._connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE {key} AS SELECT {key}, {kinds} FROM given"
+            )
+
+    @contextlib.contextmanager
+    def _given(self, piece: Piece, numbers: Ints) -> Iterator[str]:
+        """Yield SQL for some rows of a piece; what a report does not know is NULL there."""
+        given = {name: column[numbers] for name, column in piece.columns.items()}
+        raw = "NULL::BLOB"
+        if piece.raw is not None:
+            given["raw"], raw = piece.raw[numbers], "raw::BLOB"
+        values = [
+            f"nullif({name}, {MEASURED[name][1]}) AS {name}" if name in MEASURED else name
+            for name in NUMBERS
+        ]
+        heard, joined = ", ".join(HEARD), " JOIN air USING (air)"
+        if all(whole is None for whole, *_ in piece.airs):
+            heard, joined = ", ".join(f"NULL::{HEARD[name]} AS {name}" for name in HEARD), ""
+        with registered(self._connection, "given", given):
+            yield (
+                f"SELECT device, gateway, bssid, {', '.join(values)}, {heard}, {raw} AS raw "
+                f"FROM given JOIN origin USING (origin){joined}"
+            )
+
     def pack(self, before_s: int) -> int:
         """Move reports made before a time from `recent` to day files; return how many.
 
@@ -245,17 +307,21 @@ class Shelf:
             self._connection.execute(
                 "DELETE FROM part WHERE path IN (SELECT unnest($1::VARCHAR[]))", paths
             )
+            self._parts = [part for part in self._parts if part not in parts]
         return len(parts)
 
-    def _write(self, day: int, from_s: int, to_s: int, rows: str) -> None:
-        self._copy("report", day, from_s, to_s, rows)
+    def _write(self, day: int, from_s: int, to_s: int, rows: str, *, sort: bool = True) -> None:
+        self._copy("report", day, from_s, to_s, rows, sort=sort)
         execute = self._connection.execute
         if execute(f"SELECT 1 FROM {rows} WHERE raw IS NOT NULL LIMIT 1").fetchall():
-            self._copy("sealed", day, from_s, to_s, f"{rows} WHERE raw IS NOT NULL")
+            self._copy("sealed", day, from_s, to_s, f"{rows} WHERE raw IS NOT NULL", sort=sort)
 
-    def _copy(self, kind: str, day: int, from_s: int, to_s: int, rows: str) -> None:
+    def _copy(
+        self, kind: str, day: int, from_s: int, to_s: int, rows: str, *, sort: bool = True
+    ) -> None:
         """Write one file and name it in `part`."""
         columns = ", ".join(_SAID) if kind == "report" else f"{_KEY}, raw"
+        order = f" ORDER BY {_KEY}" if sort else ""
         date = datetime.fromtimestamp(day * DAY_S, UTC).date()
         folder = self._folder / kind / date.isoformat()
         path = folder / f"{secrets.token_hex(6)}.parquet"
@@ -267,8 +333,7 @@ class Shelf:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._connection.execute(
-                f"COPY (SELECT {columns} FROM {rows} ORDER BY {_KEY}) "
-                f"TO {_text(written)} ({_FORMAT})"
+                f"COPY (SELECT {columns} FROM {rows}{order}) TO {_text(written)} ({_FORMAT})"
             )
             descriptor = os.open(written, os.O_RDONLY)
             try:
@@ -288,10 +353,17 @@ class Shelf:
             "INSERT INTO part VALUES ($1, $2, $3, $4, $5, $6, $7)",
             [kind, day, name, count, size, from_s, to_s],
         )
+        self._parts.append(Part(kind, day, name, from_s, to_s))
 
     def _database(self) -> str:
         ((name,),) = self._connection.execute("SELECT current_database()").fetchall()
         return str(name)
+
+
+def _objects(values: tuple[object, ...]) -> NDArray[Any]:
+    found = np.empty(len(values), object)
+    found[:] = values
+    return found
 
 
 def _unfinished(path: Path) -> Path:

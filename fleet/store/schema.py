@@ -161,8 +161,7 @@ ADDED = f"""
 """
 SCHEMA = f"{CURSOR} {ADDED}"
 
-# A piece of reports on its way in; `link` and `tag` are the first eight bytes of each.
-INCOMING = f"{DEFINITION}, link UBIGINT, tag UBIGINT"
+# The first eight bytes of each, as a number.
 LINK_AND_TAG = f"""
     coalesce(('0x' || hex(raw)[-64:-49])::UBIGINT, {NO_SEAL}) AS link,
     coalesce(('0x' || hex(raw)[-32:-17])::UBIGINT, {NO_SEAL}) AS tag

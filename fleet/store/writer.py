@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import numpy as np
 
 from firmware.linkreport import report as wire
 from fleet import file
 from fleet.errors import StoreError
 from fleet.store import air, fold, increment, part, schema, takeover
+from fleet.store import piece as pieces
 from fleet.store.lock import locked
+from fleet.store.piece import Piece
 from fleet.text import printable
 
 STORE_FOLDER = "store"
@@ -28,7 +31,7 @@ STORE_FILE = "netzpuls.duckdb"
 # A writer opens the file for some ten milliseconds, a reader for as long as its query runs.
 _PATIENCE_S = 60.0
 # So many reports of an older store are taken over at a time.
-_PIECE_ROWS = 1_000_000
+_PIECE_ROWS = 100_000
 # A day's reports go to a file some hours after it ended, and not one by one.
 _LEAST_PACKED = 100_000
 _SETTLED_S = 6 * 3600
@@ -212,7 +215,6 @@ class Writer:
         self._store = store
         self._memory = memory
         self._one_at_a_time = threading.Lock()
-        memory.execute(f"CREATE TEMP TABLE incoming ({schema.INCOMING})")
         with self._attached() as connection:
             version = _version(connection, store.path)
             if version == schema.VERSION:
@@ -251,32 +253,20 @@ class Writer:
 
         Raises: StoreError: the store cannot be written; nothing has changed then.
         """
+        return self.take(pieces.piece(_row(gateway, each) for each in reports), (gateway, cursor))
 
-        def fill(connection: duckdb.DuckDBPyConnection) -> None:
-            with connection.appender("incoming") as appender:
-                appender.append_rows(_row(gateway, item) for item in reports)
+    def take(self, piece: Piece, read: tuple[str, Cursor] | None = None) -> Ingested:
+        """Add what is not there yet of a piece.
 
-        return self.take(fill, (gateway, cursor))
-
-    def take(
-        self,
-        fill: Callable[[duckdb.DuckDBPyConnection], None],
-        read: tuple[str, Cursor] | None = None,
-    ) -> Ingested:
-        """Add what is not there yet of the rows with which `fill` fills the table `incoming`.
-
-        With them the cursor of a gateway moves, both or neither.
+        With it the cursor of a gateway moves, both or neither.
 
         Raises: StoreError: the store cannot be written; nothing has changed then.
         """
         with self._attached() as connection:
-            connection.execute("TRUNCATE incoming")
-            fill(connection)
             connection.begin()
-            ((rows,),) = connection.execute("SELECT count(*) FROM incoming").fetchall()
             shelf = part.Shelf(connection, self._store.folder)
-            added = increment.add(connection, shelf)
-            forks = _forks(connection, shelf, added.known) if len(added.known) else 0
+            added = increment.add(connection, shelf, piece)
+            forks = _forks(connection, shelf, piece, added.known)
             if read:
                 gateway, cursor = read
                 connection.execute(
@@ -287,7 +277,7 @@ class Writer:
             ((recent,),) = connection.execute("SELECT count(*) FROM recent").fetchall()
         if recent > _MOST_RECENT:
             self.pack(least=1, before_s=None)
-        return Ingested(added.new, rows - added.new - forks, forks)
+        return Ingested(added.new, len(piece) - added.new - forks, forks)
 
     def pack(self, *, least: int | None = None, before_s: int | None) -> int:
         """Move reports to day files, and make the files of a day one if they are many.
@@ -304,11 +294,11 @@ class Writer:
             ((count,),) = connection.execute(
                 "SELECT count(*) FROM recent WHERE time_s > 0 AND time_s < $1", [before_s]
             ).fetchall()
-            if count < max(1, _LEAST_PACKED if least is None else least):
-                return 0
-            connection.begin()
-            moved = part.Shelf(connection, self._store.folder).pack(before_s)
-            connection.commit()
+            moved = 0
+            if count >= max(1, _LEAST_PACKED if least is None else least):
+                connection.begin()
+                moved = part.Shelf(connection, self._store.folder).pack(before_s)
+                connection.commit()
         while self._compact():
             pass
         return moved
@@ -373,20 +363,29 @@ class Writer:
                 self._memory.execute("USE memory; DETACH city")
 
 
-def _forks(connection: duckdb.DuckDBPyConnection, shelf: part.Shelf, known: fold.Ints) -> int:
+def _forks(
+    connection: duckdb.DuckDBPyConnection, shelf: part.Shelf, piece: Piece, known: fold.Ints
+) -> int:
     """Return how many rows of the piece are other reports than those under their numbers.
 
     Those whose bytes are no longer kept are held against nothing.
     """
-    with increment.registered(connection, "known", {"number": known}):
-        ((asked, low_s, high_s),) = connection.execute(_ASKED).fetchall()
-        forks = 0
-        # Mostly they are where their time says; the same number with another time may be anywhere.
-        for span in ((low_s, high_s), (None, None)):
-            query = _FORKS.format(sealed=shelf.source(("device", "key_id", "seq", "raw"), *span))
-            ((found, forks),) = connection.execute(query).fetchall()
-            if found == asked:
-                break
+    if piece.raw is None or not len(known):
+        return 0
+    asked = {name: piece.columns[name][known] for name in ("origin", "key_id", "seq", "time_s")}
+    origins = np.array([device for device, *_ in piece.origins], object)
+    asked["device"] = origins[asked.pop("origin")]
+    asked["raw"] = piece.raw[known]
+    with increment.registered(connection, "asked", asked):
+        connection.execute(_KNOWN)
+    ((count, low_s, high_s),) = connection.execute(_ASKED).fetchall()
+    forks = 0
+    # Mostly they are where their time says; the same number with another time may be anywhere.
+    for span in ((low_s, high_s), (None, None)):
+        query = _FORKS.format(sealed=shelf.source(("device", "key_id", "seq", "raw"), *span))
+        ((found, forks),) = connection.execute(query).fetchall()
+        if found == count:
+            break
     return int(forks)
 
 
@@ -401,15 +400,17 @@ def count_reports(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     return dict(rows)
 
 
+_KNOWN = """
+    CREATE OR REPLACE TEMP TABLE known AS
+    SELECT device::VARCHAR AS device, key_id, seq, time_s, raw::BLOB AS raw FROM asked
+"""
 _ASKED = """
-    SELECT count(raw), min(time_s) FILTER (time_s > 0), max(time_s)
-    FROM known JOIN incoming ON incoming.rowid = known.number
+    SELECT count(raw), min(time_s) FILTER (time_s > 0), max(time_s) FROM known
 """
 _FORKS = """
-    SELECT count(*), count(*) FILTER (incoming.raw <> sealed.raw)
-    FROM known JOIN incoming ON incoming.rowid = known.number
-        JOIN ({sealed}) AS sealed USING (device, key_id, seq)
-    WHERE incoming.raw IS NOT NULL
+    SELECT count(*), count(*) FILTER (known.raw <> sealed.raw)
+    FROM known JOIN ({sealed}) AS sealed USING (device, key_id, seq)
+    WHERE known.raw IS NOT NULL
 """
 # Of what lies below the oldest number that a board still holds, what is not there is lost.
 _GAPS = """
@@ -457,28 +458,27 @@ def _take_over(
     connection.execute(
         f"ALTER TABLE report RENAME TO old_report; DROP TABLE schema; {schema.ADDED}"
     )
-    heard = ", ".join(f"{name} = learnt.{name}" for name in schema.HEARD)
+    old = [name for name in schema.COLUMNS if name not in schema.HEARD]
     done, boards, rows = 0, list[str](), 0
     for number, (board, count) in enumerate(counts, 1):
         boards.append(board)
         rows += count
         if rows < _PIECE_ROWS and number < len(counts):
             continue
-        connection.execute(
-            f"INSERT INTO incoming BY NAME SELECT *, {schema.LINK_AND_TAG} FROM old_report "
+        found = connection.execute(
+            f"SELECT {', '.join(old)}, {schema.LINK_AND_TAG} FROM old_report "
             "WHERE device IN (SELECT unnest($1::VARCHAR[]))",
             [boards],
-        )
-        takeover.learn(connection, "SELECT device, key_id, seq, raw FROM incoming")
-        connection.execute(
-            f"UPDATE incoming SET {heard} FROM learnt WHERE incoming.device = learnt.device "
-            "AND incoming.key_id = learnt.key_id AND incoming.seq = learnt.seq"
-        )
-        increment.add(connection, part.Shelf(connection, folder))
-        connection.execute("TRUNCATE incoming")
+        ).fetchall()
+        rows_heard = ((*row[:-3], *_heard(row[-3]), *row[-3:]) for row in found)
+        increment.add(connection, part.Shelf(connection, folder), pieces.piece(rows_heard))
         done, boards, rows = done + rows, [], 0
         tell(f"taken over: {done:,} of {total:,} reports")
     connection.execute("DROP TABLE old_report")
+
+
+def _heard(raw: bytes | None) -> air.Heard:
+    return (None, None, None) if raw is None else air.heard(wire.unpack(raw))
 
 
 def _row(gateway: str, item: Verified) -> tuple[object, ...]:

@@ -13,6 +13,8 @@ from firmware.linkreport import table
 from fleet.period import Period
 from fleet.point import Point
 from fleet.stint import Stint, Window
+from fleet.store import schema
+from fleet.store.piece import Piece, piece
 
 
 class Row(NamedTuple):
@@ -34,6 +36,19 @@ class Row(NamedTuple):
     heard_all: bool | None = None
     heard_well: bytes | None = None
     heard_weakly: bytes | None = None
+
+
+def piece_of(rows: Sequence[Row]) -> Piece:
+    """Return rows as the store takes them, each vouching for the one before."""
+    absent = {"gateway": "gw-1", "bssid": None, "raw": None, "oldest_seq": 1}
+    return piece(
+        [
+            *((row._asdict() | absent).get(name, 0) for name in schema.COLUMNS),
+            row.seq - 1,
+            row.seq,
+        ]
+        for row in rows
+    )
 
 
 Second = tuple[int, int, int]

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from firmware.linkreport import table
@@ -25,7 +24,7 @@ from fleet.period import Period
 from fleet.stint import Stint, Window
 from fleet.store import Cursor, Store, schema
 from tests.fleet.cluster import Cluster, cluster
-from tests.fleet.reference import Row
+from tests.fleet.reference import Row, piece_of
 from tests.fleet.town import DAY_S, LINE_CUT, Town, verified
 
 # What Ibis and PySpark call is old to DuckDB and pandas.
@@ -86,15 +85,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     found = Store(tmp_path_factory.mktemp("it's a city"))
     with found.writing() as writer:
         for some in (rows[::3], rows[1::3], rows[2::3]):
-
-            def fill(connection: duckdb.DuckDBPyConnection, some: list[Row] = some) -> None:
-                columns = [*Row._fields, "link", "tag"]
-                with connection.appender("incoming", columns=columns) as appender:
-                    for row in some:
-                        appender.append_row(*row, row.seq - 1, row.seq)
-                connection.execute("UPDATE incoming SET oldest_seq = 1")
-
-            writer.take(fill)
+            writer.take(piece_of(some))
             writer.pack(least=1, before_s=DAY_S + 1500)
     return found
 

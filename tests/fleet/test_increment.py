@@ -16,10 +16,10 @@ from fleet import recompute
 from fleet.ledger import Ledger, differences
 from fleet.period import Period
 from fleet.stint import Window
-from fleet.store import increment, schema
+from fleet.store import increment, part, schema
 from fleet.store.part import Shelf
 from tests.fleet import reference
-from tests.fleet.reference import Row
+from tests.fleet.reference import Row, piece_of
 from tests.fleet.test_ledger import NOW_S, PLACES, ROWS, WINDOWS, _seconds, _up
 
 ALWAYS = Period(1, 1 << 33)
@@ -28,10 +28,10 @@ _KEPT = tuple(schema.KEPT)
 
 @pytest.fixture(scope="module")
 def connection() -> Iterator[duckdb.DuckDBPyConnection]:
-    with duckdb.connect() as memory:
+    with duckdb.connect() as memory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(part, "LEAST_DIRECT", part.LEAST_DIRECT)  # examples change it
         memory.execute("SET threads = 1")
         memory.execute(schema.SCHEMA)
-        memory.execute(f"CREATE TEMP TABLE incoming ({schema.INCOMING})")
         memory.execute("CREATE TEMP VIEW report AS FROM recent")
         yield memory
 
@@ -40,6 +40,7 @@ def _clear(connection: duckdb.DuckDBPyConnection) -> None:
     for name in ("recent", "part", *_KEPT):
         connection.execute(f"TRUNCATE {name}")
     Shelf(connection, Path()).show()
+    part.LEAST_DIRECT = 50_000
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _add(connection: duckdb.DuckDBPyConnection, rows: Sequence[Row], folder: Path = Path()) -> int:
-    connection.execute("TRUNCATE incoming")
-    columns = [*Row._fields, "link", "tag"]
-    with connection.appender("incoming", columns=columns) as appender:
-        for row in rows:
-            appender.append_row(*row, row.seq - 1, row.seq)
-    connection.execute("UPDATE incoming SET oldest_seq = 1")
-    return increment.add(connection, Shelf(connection, folder)).new
+    new = increment.add(connection, Shelf(connection, folder), piece_of(rows)).new
+    Shelf(connection, folder).show()
+    return new
 
 
 def _pack(connection: duckdb.DuckDBPyConnection, folder: Path, before_s: int) -> None:
@@ -114,6 +111,7 @@ def _boards(draw: st.DrawFn) -> list[Row]:
     pieces=st.integers(1, 4),
     shuffled=st.sampled_from(["not", "pieces", "all"]),
     packed=st.booleans(),
+    direct=st.sampled_from([2, 50_000]),
     seed=st.integers(0, 1 << 16),
 )
 def test_any_pieces_in_any_order_give_what_all_reports_say(
@@ -127,9 +125,11 @@ def test_any_pieces_in_any_order_give_what_all_reports_say(
     pieces: int,
     shuffled: str,
     packed: bool,
+    direct: int,
     seed: int,
 ) -> None:
     _clear(connection)
+    part.LEAST_DIRECT = direct
     rows = list({(row.device, row.key_id, row.seq): row for row in rows}.values())
     chance = random.Random(seed)
     if shuffled == "all":

@@ -159,6 +159,61 @@ def test_files_of_other_people_stay_where_they_are(tmp_path: Path, board: TestBo
     assert (store.folder / "sealed" / "2025-11-22" / "notes").is_dir()
 
 
+def test_many_reports_of_a_day_are_written_once(
+    tmp_path: Path, board: TestBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "LEAST_DIRECT", 100)
+    store = Store(tmp_path)
+    items = _days(board, 3)
+    clockless = TestBoard("np-240ac4000011", board.site, board.room)
+    lost = [verified(clockless, clockless.report(0, clock=0)) for _ in range(150)]
+    late = items.pop(50)
+    random.Random(1).shuffle(items)
+    with store.writing() as open_store:
+        assert open_store.ingest("gw-1", CURSOR, [*items, *lost]).new == 509
+        assert _files(store) == {"report": 3, "sealed": 3}
+        assert _rows(store) == (509, 150)
+        assert open_store.ingest("gw-1", CURSOR, [*items, late]) == Ingested(1, 359)
+        twin = TestBoard(board.id, board.site, board.room, key=board.key, seq=130)
+        fork = verified(twin, twin.report(DAY_S + 86_400 + 11 * 60))
+        assert open_store.ingest("gw-1", CURSOR, [fork]) == Ingested(forks=1)
+    assert _rows(store) == (510, 151)
+    with store.reading() as connection:
+        for kind in ("report", "sealed"):
+            for path in (store.folder / kind).glob("*/*.parquet"):
+                rows = connection.read_parquet(str(path))
+                keys = rows.project("device, key_id, seq").fetchall()
+                assert keys == sorted(keys)
+                assert len(keys) in (119, 120)
+        ((gateways, bssids),) = connection.execute(
+            "SELECT count(DISTINCT gateway), count(DISTINCT bssid) FROM report"
+        ).fetchall()
+    assert (gateways, bssids) == (1, 0)  # these boards name none
+    assert verify(tmp_path).differences == ()
+
+
+def test_a_full_disk_while_many_come_changes_nothing(
+    tmp_path: Path, board: TestBoard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(part, "LEAST_DIRECT", 100)
+    store = Store(tmp_path)
+    items = _days(board, 2, hours=12)
+    with store.writing() as open_store:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
+        try:
+            with pytest.raises(StoreError):
+                open_store.ingest("gw-1", CURSOR, items)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _rows(store) == (0, 0)
+    with store.writing():
+        pass
+    assert _files(store) == {"report": 0, "sealed": 0}
+    assert _put(store, items).new == 1440
+    assert verify(tmp_path).differences == ()
+
+
 def test_many_files_of_a_day_become_one(tmp_path: Path, board: TestBoard) -> None:
     store = Store(tmp_path)
     items = _days(board, 2)
@@ -273,9 +328,10 @@ _STORE = """
 import random, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from fleet.store import Cursor, Store
+from fleet.store import Cursor, Store, part
 from tests.fleet.town import DAY_S, TestBoard, verified
 chance = random.Random({seed})
+part.LEAST_DIRECT = {direct}
 with Store(Path({city!r})).writing() as writer:
     row = writer.cursors().get("gw-1", Cursor("database", 0)).row
     board = TestBoard("np-240ac4000010", "goethe-schule", "101", seq=row, key=bytes(32))
@@ -293,7 +349,13 @@ def test_a_writer_killed_anywhere_leaves_all_that_it_acknowledged(tmp_path: Path
     store = Store(tmp_path)
     for seed in range(5):
         process = subprocess.Popen(
-            [sys.executable, "-c", _STORE.format(root=ROOT, city=str(tmp_path), seed=seed)],
+            [
+                sys.executable,
+                "-c",
+                _STORE.format(
+                    root=ROOT, city=str(tmp_path), seed=seed, direct=(20, 50_000)[seed % 2]
+                ),
+            ],
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -54,7 +54,6 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
     with duckdb.connect() as memory:
         memory.execute("SET threads = 1")
         memory.execute(schema.SCHEMA)
-        memory.execute(f"CREATE TEMP TABLE incoming ({schema.INCOMING})")
         yield memory
 
 
