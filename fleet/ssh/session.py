@@ -8,7 +8,6 @@ import shlex
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from types import TracebackType
 from typing import Self
 
@@ -259,7 +258,7 @@ class Session:
         )
 
 
-@lru_cache
 def _config() -> Config:
+    """Return a configuration for one connection: shared by threads, it is read while it merges."""
     # lazy: neither fabric.yaml nor ssh_config of whoever runs this changes what it does.
     return Config(overrides={"load_ssh_configs": False}, lazy=True)

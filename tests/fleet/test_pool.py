@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -160,3 +161,32 @@ def test_a_remote_command_dies_with_its_deadline(own: Login, tmp_path: Path) -> 
         if mark.exists() and mark.read_text() == before:
             return
     pytest.fail("it lives on")
+
+
+def test_many_threads_begin_at_once(own: Login) -> None:
+    """Fabric's configuration is no thing to share: threads read it while another one merges it."""
+    errors: list[BaseException] = []
+    before = sys.getswitchinterval()
+    ready = threading.Barrier(24)
+
+    def work(number: int) -> None:
+        ready.wait()
+        for _ in range(20):
+            try:
+                with Session(_host(own, f"gw-{number}", port=1)):
+                    pass
+            except HostError:
+                pass  # nobody listens there: it is how it begins that counts
+            except BaseException as error:
+                errors.append(error)
+
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(24)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert errors == []
