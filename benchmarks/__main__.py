@@ -24,6 +24,8 @@ BENCHMARKS = (
     "tray",
     "ledger",
     "install",
+    "fanout",
+    "pull",
 )
 
 

@@ -149,7 +149,13 @@ def _say(error: NetzpulsError, arguments: list[str]) -> int:
             _abandon_stdout()
             as_json = False
     if is_plugin and not as_json:
-        result.print(f"NETZPULS UNKNOWN - {error.message}", markup=False, soft_wrap=True)
+        from fleet import check  # noqa: PLC0415 - nothing else needs these
+        from fleet.cli import plugin  # noqa: PLC0415
+
+        text = plugin.answer(
+            check.Status.UNKNOWN, error.message, service=plugin.service_of(arguments)
+        )
+        result.print(text, markup=False, soft_wrap=True)
     elif not as_json:
         progress.print(f"error: {error.message}", style="bold red", markup=False, soft_wrap=True)
     if error.hint and not as_json:

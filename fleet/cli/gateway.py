@@ -10,6 +10,7 @@ import click
 from fleet import authority, inventory
 from fleet.cli.lazy import LazyGroup
 from fleet.cli.output import city_option, emit, json_option, progress
+from fleet.cli.status import status
 from fleet.errors import UsageError
 from fleet.gateway import prepare as preparation
 from fleet.gateway import roster as rosters
@@ -41,6 +42,9 @@ _OF_CITY_HALL = {
 @click.group(cls=LazyGroup, lazy=_OF_CITY_HALL)
 def gateway() -> None:
     """Install, prepare and run a site's gateway."""
+
+
+gateway.add_command(status)
 
 
 @gateway.command()

@@ -70,6 +70,8 @@ _PASSING = {
     sqlite3.SQLITE_NOMEM,
 }
 _BUSY_TIMEOUT_S = 5
+# Reports behind a hole are as many as fit the boards' flash; counting them must end.
+_MOST_COUNTED = 1_000_000
 _WAL_LIMIT_BYTES = 16 << 20
 
 
@@ -259,6 +261,45 @@ class Reader:
                 (device, key_id, seq),
             )
             return found.fetchone() is not None
+
+    def backlog(self, after: int) -> dict[str, int | None]:
+        """Return what waits: for city hall, which has read up to row `after`, and for boards.
+
+        Returns: `waiting`, `waiting_since_s`; `unacknowledged`, `unacknowledged_since_s` of
+            reports behind a hole in their stream; `received_s` of the newest report.
+        Raises: DatabaseError: the file cannot be read.
+        """
+        with self._reading():
+            # Rows are numbered without gaps and never deleted.
+            since_s = "SELECT received_s FROM report WHERE row > ? ORDER BY row LIMIT 1"
+            oldest = self._connection.execute(since_s, (after,)).fetchone()
+            newest = "SELECT received_s FROM report ORDER BY row DESC LIMIT 1"
+            last = self._connection.execute(newest).fetchone()
+            count, held_s = self._connection.execute(
+                "SELECT count(*), min(received_s) FROM (SELECT received_s FROM progress"
+                " JOIN report USING (device, key_id) WHERE seq > contiguous_seq LIMIT ?)",
+                (_MOST_COUNTED,),
+            ).fetchone()
+        return {
+            "waiting": self.last_row - after,
+            "waiting_since_s": oldest and oldest[0],
+            "unacknowledged": count,
+            "unacknowledged_since_s": held_s,
+            "received_s": last and last[0],
+        }
+
+    def heard(self) -> dict[str, int]:
+        """Return when the newest report of each board came, Unix seconds.
+
+        Raises: DatabaseError: the file cannot be read.
+        """
+        with self._reading():
+            found = self._connection.execute(
+                "SELECT device, (SELECT received_s FROM report WHERE device = progress.device"
+                " AND key_id = progress.key_id ORDER BY seq DESC LIMIT 1) FROM progress"
+                " ORDER BY key_id"
+            ).fetchall()
+        return {device: received_s for device, received_s in found if received_s is not None}
 
     def close(self) -> None:
         """Close the file."""

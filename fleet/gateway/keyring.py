@@ -10,7 +10,7 @@ A board that is not in it gets nothing into the store, whatever certificate it h
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -49,6 +49,9 @@ class Keyring:
 
     def __contains__(self, board: str) -> bool:
         return board in self._seals
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seals)
 
     def __len__(self) -> int:
         return len(self._seals)

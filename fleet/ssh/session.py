@@ -254,7 +254,8 @@ class Session:
         return HostError(
             f"{self.host.label} ({self.host.name}) did not finish within "
             f"{round(self.deadlines.session_s, 1):g} s",
-            hint="what came is kept; run the command again, or give it more time with --timeout",
+            hint="what came is kept; run the command again, or give it more time: --timeout, of a "
+            "check -t",
         )
 
 
