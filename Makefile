@@ -32,9 +32,12 @@ demo: setup  ## six virtual boards, a cut line, a table: the whole way in about 
 	@$(BIN)/netzpuls demo
 
 # Tests wait more than they compute, so three at a time suit two cores. A file stays together:
-# its fixtures are made once.
+# its fixtures are made once. What failed beside others is tried once more, alone: it may have
+# waited for a processor, and both outcomes are shown.
 test: check scale  ## set up, check and run all tests
-	@$(BIN)/pytest -n 3 --dist loadfile
+	@$(BIN)/pytest -n 3 --dist loadfile || { \
+	  test $$? -eq 1 && echo "what failed, once more and alone:" >&2 && \
+	  $(BIN)/pytest --last-failed --last-failed-no-failures none; }
 
 check: setup $(STAMP)/stubs  ## linter, format and types, host and board
 	@$(BIN)/ruff check

@@ -122,6 +122,8 @@ def test_the_tools_of_this_checkout_run() -> None:
     for name, each in tool.TOOLS.items():
         if each is tool.MICROPYTHON32 and not tool._x86_64():
             continue
+        if each in tool.ON_DEMAND:  # fetched, and run, by the tests that need them
+            continue
         assert program.version_of(each, tool.find(name)) >= each.minimum
 
 

@@ -1,4 +1,4 @@
-"""One bed of real hosts for all tests here."""
+"""A bed of real hosts for the tests of a module."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hosts_possible() -> None:
     needs_hosts()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def bed(hosts_possible: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     with Bed(tmp_path_factory.mktemp("hosts") / "bed") as made:
         yield made

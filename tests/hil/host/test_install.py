@@ -33,6 +33,13 @@ BROKER_PORT = 8883
 EXPOSURE = 2.0
 
 
+@pytest.fixture
+def bed(hosts_possible: None, tmp_path: Path) -> Iterator[Bed]:
+    """Hosts that end with their test: many at once are no light load."""
+    with Bed(tmp_path / "bed") as made:
+        yield made
+
+
 @pytest.fixture(scope="module")
 def house() -> Wheelhouse:
     targets = [each for each in TARGETS if each.architecture == "amd64"]
@@ -104,6 +111,12 @@ def test_a_bare_host_becomes_a_gateway(
     code, told = hall.run("fleet", "collect")  # as the user of its own
     assert code == 0, told
     assert told["gateways"][0]["roster"] is not None
+    code, told = hall.run("fleet", "check")
+    assert (code, told["findings"]) == (0, []), told
+    host.run("systemctl", "stop", SERVICES[1])
+    code, told = hall.run("fleet", "check")
+    assert code == 2
+    assert "the collector does not run" in told["findings"][0]["message"]
 
 
 def test_what_differs_is_mended_and_nothing_else(
