@@ -95,7 +95,7 @@ def test_ctrl_c_that_meets_the_watchdog_s_start(
                 "    if len(started) == 1: raise KeyboardInterrupt\n"
                 "machine.WDT = start\n"
                 "for name in list(sys.modules):\n"
-                "    if name.startswith(('agent', 'port')): del sys.modules[name]\n"
+                "    if name.startswith(('agent.', 'port')): del sys.modules[name]\n"
                 "from agent.supervisor import run\n"
                 "run()\n"
                 "print(started)\n"
