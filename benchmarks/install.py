@@ -42,7 +42,6 @@ def measure(runs: int = RUNS) -> dict[str, Any]:
                     for each in told["done"]:
                         steps.setdefault(each["step"], []).append(each["duration_s"])
                 times["ssh_true"].append(_ssh(bed, host))
-                host.close()
     return {
         "runs": runs,
         "median_s": {name: round(statistics.median(each), 3) for name, each in times.items()},
