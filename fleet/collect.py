@@ -4,17 +4,17 @@ First each gateway is given its roster (`fleet.gateway.roster`), so that a board
 is locked out even where the line breaks afterwards. A gateway that cannot take it is collected
 all the same.
 
-A gateway's reports come in pieces. Each piece is verified with the city's own report keys and
-committed together with the cursor that says how far the gateway was read, so a broken line
-costs at most one piece, and the next collection goes on from there. What is refused is counted
-and said; it never goes into the store.
+A gateway's reports come in chunks. As many as come in a moment are verified together with the
+city's own report keys and committed together with the cursor that says how far the gateway was
+read; where the line breaks, what came whole before is committed too, and the next collection goes
+on from there. What is refused is counted and said; it never goes into the store.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,8 +23,7 @@ from shlex import split
 from threading import Lock
 from typing import Any
 
-from firmware.linkreport.seal import Seal
-from fleet import reportkey, runner, visit
+from fleet import batch, reportkey, runner, visit
 from fleet.errors import HostError, NetzpulsError, UsageError
 from fleet.gateway import intake, roster, transfer
 from fleet.gateway.roster import RosterError
@@ -32,8 +31,9 @@ from fleet.gateway.transfer import TransferError
 from fleet.inventory import Inventory
 from fleet.login import host_of
 from fleet.runner import Stop
+from fleet.seal import Seal
 from fleet.ssh import Deadlines, Pool, Session
-from fleet.store import Cursor, Gap, Store, Verified, Writer, gaps, tidying
+from fleet.store import Cursor, Gap, Store, Writer, gaps, tidying
 from fleet.text import printable
 from fleet.visit import Visit
 
@@ -42,6 +42,9 @@ DEFAULT_TIMEOUT_S = 600.0
 # Besides the reasons of `fleet.gateway.intake`: what came in after its board was revoked.
 BOARD_REVOKED = "board-revoked"
 _LINE_BYTES = 1 << 16
+# A piece costs the store some 50 ms besides its reports, and memory for as long as it is whole.
+PIECE_ROWS = 1 << 16
+_PIECE_S = 2.0
 
 Progress = Callable[["Collected"], None]
 
@@ -264,10 +267,10 @@ class _Pull:
             arguments += ["--after", str(cursor.row), "--database", cursor.database]
         with session.command(arguments) as command:
             try:
-                header, pieces = transfer.read(command.stdout)
+                header, chunks = transfer.read(command.stdout)
                 self._check_identity(session, result, header.gateway)
-                for piece in pieces:
-                    self._ingest(result, header.database, piece)
+                for rows in _pieces(chunks):
+                    self._ingest(result, Cursor(header.database, rows[-1].row), rows)
                     self._on_progress(result)
             except TransferError:
                 # A command that failed says why; if it did not, the stream itself is at fault.
@@ -275,29 +278,40 @@ class _Pull:
                 raise
             command.finish()
         if not result.rows:
-            self._writer.ingest(result.gateway, Cursor(header.database, header.first_row), [])
+            self._ingest(result, Cursor(header.database, header.first_row), [])
 
-    def _ingest(self, result: Collected, database: str, piece: Sequence[transfer.Row]) -> None:
-        verified = []
-        refused: Counter[str] = Counter()
-        for row in piece:
-            since_s = self._revoked_s.get(row.device)
-            if since_s is not None and row.received_s >= since_s:
-                refused[BOARD_REVOKED] += 1
-                continue
-            found = intake.verify(row.device, row.raw, self._seals)
-            if isinstance(found, intake.Refusal):
-                refused[found.reason] += 1
-            else:
-                verified.append(Verified(row.device, row.received_s, row.raw, found))
-        cursor = Cursor(database, piece[-1].row)
-        ingested = self._writer.ingest(result.gateway, cursor, verified)
-        if ingested.forks:
-            refused[intake.FORKED] += ingested.forks
-        result.rows += len(piece)
+    def _ingest(self, result: Collected, cursor: Cursor, rows: Sequence[transfer.Row]) -> None:
+        valid = [
+            row
+            for row in rows
+            if (since_s := self._revoked_s.get(row.device)) is None or row.received_s < since_s
+        ]
+        examined = batch.examine(result.gateway, valid, self._seals)
+        ingested = self._writer.take(examined.piece, (result.gateway, cursor))
+        refused = {BOARD_REVOKED: len(rows) - len(valid), intake.FORKED: ingested.forks}
+        result.refused += examined.refused + Counter(refused)  # which leaves out what is 0
+        result.rows += len(rows)
         result.new += ingested.new
         result.duplicates += ingested.duplicates
-        result.refused += refused
+
+
+def _pieces(chunks: Iterable[list[transfer.Row]]) -> Iterator[list[transfer.Row]]:
+    """Put chunks together; what came before it broke comes, too."""
+    rows: list[transfer.Row] = []
+    since_s = time.monotonic()
+    broke: NetzpulsError | None = None
+    try:
+        for chunk in chunks:
+            rows += chunk
+            if len(rows) >= PIECE_ROWS or time.monotonic() - since_s >= _PIECE_S:
+                yield rows
+                rows, since_s = [], time.monotonic()
+    except NetzpulsError as error:
+        broke = error
+    if rows:
+        yield rows
+    if broke:
+        raise broke
 
 
 def _count_gaps(city: Inventory, results: dict[str, Collected], found: Sequence[Gap]) -> None:

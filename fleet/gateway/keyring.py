@@ -16,11 +16,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from firmware.linkreport.seal import KEY_BYTES, Seal
+from firmware.linkreport.seal import KEY_BYTES
 from fleet import document
 from fleet.document import Table
 from fleet.errors import ConfigurationError
 from fleet.inventory import BoardId
+from fleet.seal import Seal
 
 _KEY_ID_MAX = 0xFFFF
 _PREPARE = "run `netzpuls gateway prepare` again and copy what it made"

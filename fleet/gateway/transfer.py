@@ -106,7 +106,7 @@ def _chunks(stream: BinaryIO, header: Header, line: bytes) -> Iterator[list[Row]
             raise _altered(f"a chunk of {length} bytes")
         payload = _unzip(_exactly(stream, length))
         digest.update(payload)
-        chunk = list(islice(_unpack(payload), CHUNK_ROWS + 1))
+        chunk = _unpack(payload)
         if not 0 < len(chunk) <= CHUNK_ROWS:
             raise _altered("a chunk with no row or too many")
         for row in chunk:
@@ -151,20 +151,28 @@ def _pack(row: Row) -> bytes:
     return head + device + _RAW.pack(len(row.raw)) + row.raw
 
 
-def _unpack(payload: bytes) -> Iterator[Row]:
-    at = 0
+def _unpack(payload: bytes) -> list[Row]:
+    rows: list[Row] = []
+    names: dict[bytes, str] = {}
+    at, end = 0, len(payload)
     try:
-        while at < len(payload):
+        while at < end and len(rows) <= CHUNK_ROWS:
             number, received_s, device_bytes = _ROW.unpack_from(payload, at)
-            device_end = at + _ROW.size + device_bytes
-            (raw_bytes,) = _RAW.unpack_from(payload, device_end)
-            at = device_end + _RAW.size + raw_bytes
-            if at > len(payload):
-                raise _altered("a row is cut short")
-            device = payload[device_end - device_bytes : device_end].decode("ascii")
-            yield Row(number, received_s, device, payload[at - raw_bytes : at])
+            begin = at + _ROW.size
+            at = begin + device_bytes
+            (raw_bytes,) = _RAW.unpack_from(payload, at)
+            device = payload[begin:at]
+            name = names.get(device)
+            if name is None:
+                name = names[device] = device.decode("ascii")
+            begin = at + _RAW.size
+            at = begin + raw_bytes
+            rows.append(Row(number, received_s, name, payload[begin:at]))
     except (struct.error, UnicodeDecodeError):
         raise _altered("a row is not readable") from None
+    if at > end:
+        raise _altered("a row is cut short")
+    return rows
 
 
 def _unzip(packed: bytes) -> bytes:

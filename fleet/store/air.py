@@ -29,6 +29,8 @@ WELL_DBM = -80
 # The number that stands for a scan of which all is known; no access point has it.
 SCAN = 0
 BSSID_BYTES = 6
+# An entry of the list of own access points.
+OWN_BYTES = struct.calcsize(block.OWN_FORMAT)
 # So many own access points a board names at most, the strongest.
 _MOST_OWN = 10
 _ASSOCIATION = LAYERS.index("association") - 1
@@ -46,7 +48,7 @@ def heard(report: wire.Report) -> Heard:
     """
     own = told = None
     for number, content in wire.extensions(report.extensions):
-        if number == block.OWN and own is None and len(content) % 9 == 0:
+        if number == block.OWN and own is None and len(content) % OWN_BYTES == 0:
             own = content
         elif number == block.AIR and told is None and content:
             told = content[0]

@@ -9,7 +9,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +39,6 @@ _SETTLED_S = 6 * 3600
 _MOST_RECENT = 3_000_000
 _NEVER_S = 1 << 40
 
-_CORE = slice(2, 14)  # of a wire.Report: key_id to confidence_percent
-_REST = slice(15, -1)  # rssi_dbm to error_count
-
 
 @dataclass(frozen=True)
 class Cursor:
@@ -49,16 +46,6 @@ class Cursor:
 
     database: str
     row: int
-
-
-@dataclass(frozen=True)
-class Verified:
-    """One report whose seal was checked, as it goes into the store."""
-
-    device: str
-    received_s: int
-    raw: bytes
-    report: wire.Report
 
 
 @dataclass(frozen=True)
@@ -247,13 +234,6 @@ class Writer:
         with self._attached() as connection:
             rows = connection.execute('SELECT gateway, database, "row" FROM cursor').fetchall()
         return {gateway: Cursor(database, row) for gateway, database, row in rows}
-
-    def ingest(self, gateway: str, cursor: Cursor, reports: Sequence[Verified]) -> Ingested:
-        """Add what is not there yet and move the gateway's cursor, both or neither.
-
-        Raises: StoreError: the store cannot be written; nothing has changed then.
-        """
-        return self.take(pieces.piece(_row(gateway, each) for each in reports), (gateway, cursor))
 
     def take(self, piece: Piece, read: tuple[str, Cursor] | None = None) -> Ingested:
         """Add what is not there yet of a piece.
@@ -479,19 +459,3 @@ def _take_over(
 
 def _heard(raw: bytes | None) -> air.Heard:
     return (None, None, None) if raw is None else air.heard(wire.unpack(raw))
-
-
-def _row(gateway: str, item: Verified) -> tuple[object, ...]:
-    report = item.report
-    return (
-        item.device,
-        gateway,
-        item.received_s,
-        *report[_CORE],
-        *report.layer_reasons,
-        *report[_REST],
-        *air.heard(report),
-        item.raw,
-        int.from_bytes(wire.link_of(item.raw)[:8]),
-        int.from_bytes(wire.tag_of(item.raw)[:8]),
-    )

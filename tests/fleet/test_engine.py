@@ -25,7 +25,7 @@ from fleet.stint import Stint, Window
 from fleet.store import Cursor, Store, schema
 from tests.fleet.cluster import Cluster, cluster
 from tests.fleet.reference import Row, piece_of
-from tests.fleet.town import DAY_S, LINE_CUT, Town, verified
+from tests.fleet.town import DAY_S, LINE_CUT, Town, ingest, verified
 
 # What Ibis and PySpark call is old to DuckDB and pandas.
 pytestmark = [
@@ -127,7 +127,7 @@ def _city(folder: Path) -> Inventory:
         for board in town.boards:
             raws = board.series(DAY_S, 90) + board.series(DAY_S + 5400, 10, **LINE_CUT)
             items = [verified(board, raw) for raw in raws]
-            writer.ingest("gw-1", Cursor("database", 1), items)
+            ingest(writer, Cursor("database", 1), items)
             writer.pack(least=1, before_s=DAY_S + 3600)
     return city
 

@@ -17,9 +17,9 @@ from fleet import collect, inventory, report, uptime
 from fleet.errors import ConfigurationError, StoreError
 from fleet.inventory import Inventory
 from fleet.period import Period
-from fleet.store import Cursor, Ingested, Store, Verified, gaps, part, writer
+from fleet.store import Cursor, Ingested, Store, gaps, part, writer
 from fleet.verify import verify
-from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, verified
+from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, Verified, ingest, verified
 
 ROOT = str(Path(__file__).parents[2])
 CURSOR = Cursor("database", 1)
@@ -44,7 +44,7 @@ def _days(board: TestBoard, days: int, hours: int = 2) -> list[Verified]:
 
 def _put(store: Store, items: Sequence[Verified], *, pack: int | None = None) -> Ingested:
     with store.writing() as open_store:
-        found = open_store.ingest("gw-1", CURSOR, items)
+        found = ingest(open_store, CURSOR, items)
         if pack is not None:
             open_store.pack(least=1, before_s=DAY_S + 86_400 * pack)
     return found
@@ -170,13 +170,13 @@ def test_many_reports_of_a_day_are_written_once(
     late = items.pop(50)
     random.Random(1).shuffle(items)
     with store.writing() as open_store:
-        assert open_store.ingest("gw-1", CURSOR, [*items, *lost]).new == 509
+        assert ingest(open_store, CURSOR, [*items, *lost]).new == 509
         assert _files(store) == {"report": 3, "sealed": 3}
         assert _rows(store) == (509, 150)
-        assert open_store.ingest("gw-1", CURSOR, [*items, late]) == Ingested(1, 359)
+        assert ingest(open_store, CURSOR, [*items, late]) == Ingested(1, 359)
         twin = TestBoard(board.id, board.site, board.room, key=board.key, seq=130)
         fork = verified(twin, twin.report(DAY_S + 86_400 + 11 * 60))
-        assert open_store.ingest("gw-1", CURSOR, [fork]) == Ingested(forks=1)
+        assert ingest(open_store, CURSOR, [fork]) == Ingested(forks=1)
     assert _rows(store) == (510, 151)
     with store.reading() as connection:
         for kind in ("report", "sealed"):
@@ -203,7 +203,7 @@ def test_a_full_disk_while_many_come_changes_nothing(
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
         try:
             with pytest.raises(StoreError):
-                open_store.ingest("gw-1", CURSOR, items)
+                ingest(open_store, CURSOR, items)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert _rows(store) == (0, 0)
@@ -246,7 +246,7 @@ def test_a_collection_packs_days_that_are_over(
     other = TestBoard("np-240ac4000011", board.site, board.room)
     items = [verified(other, raw) for raw in other.series(int(time.time()) - 80_000, 300)]
     with store.writing() as open_store:
-        open_store.ingest("gw-1", CURSOR, items)
+        ingest(open_store, CURSOR, items)
         assert _rows(store)[1] == 0
 
 
@@ -268,7 +268,7 @@ def test_what_is_no_longer_kept_stays_in_the_ledger(tmp_path: Path) -> None:
     ]  # fmt: skip
     with store.writing() as open_store:
         assert open_store.expire(raw_before_s=DAY_S + 2 * 86_400 + 5) == 2
-        assert open_store.ingest("gw-1", CURSOR, items[:9]) == Ingested(duplicates=9)
+        assert ingest(open_store, CURSOR, items[:9]) == Ingested(duplicates=9)
     assert _rows(store)[0] == 480
     assert uptime.find(city, WEEK).document() == before
     # What comes for those days now cannot be held against its neighbours.
@@ -329,7 +329,7 @@ import random, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from fleet.store import Cursor, Store, part
-from tests.fleet.town import DAY_S, TestBoard, verified
+from tests.fleet.town import DAY_S, TestBoard, ingest, verified
 chance = random.Random({seed})
 part.LEAST_DIRECT = {direct}
 with Store(Path({city!r})).writing() as writer:
@@ -339,7 +339,7 @@ with Store(Path({city!r})).writing() as writer:
         items = [verified(board, raw) for raw in board.series(DAY_S + 3600 * row, 24)]
         chance.shuffle(items)
         row += 24
-        writer.ingest("gw-1", Cursor("database", row), items)
+        ingest(writer, Cursor("database", row), items)
         print(row, flush=True)
         writer.pack(least=1, before_s=DAY_S + 3600 * (row - 100))
 """
@@ -384,7 +384,7 @@ def test_a_writer_killed_anywhere_leaves_all_that_it_acknowledged(tmp_path: Path
 def test_a_full_disk_while_packing_changes_nothing(tmp_path: Path, board: TestBoard) -> None:
     store = Store(tmp_path)
     with store.writing() as open_store:
-        open_store.ingest("gw-1", CURSOR, _days(board, 3, hours=12))
+        ingest(open_store, CURSOR, _days(board, 3, hours=12))
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, limits[1]))
         try:
@@ -430,7 +430,7 @@ def test_days_that_cannot_be_packed_stay_and_are_told(
     (store.folder / "report").touch()
     told: list[str] = []
     with store.writing(told.append) as open_store:
-        open_store.ingest("gw-1", CURSOR, _days(board, 1))
+        ingest(open_store, CURSOR, _days(board, 1))
     assert ["the store was not tidied: " in each for each in told] == [True]
     assert _rows(store) == (120, 120)
 

@@ -18,7 +18,7 @@ import pytest
 from fleet import store
 from fleet.errors import StoreError
 from fleet.store import Cursor, Gap, Ingested, Store, Writer
-from tests.fleet.town import DAY_S, TestBoard, verified
+from tests.fleet.town import DAY_S, TestBoard, ingest, verified
 
 CURSOR = Cursor("database", 1)
 ROOT = str(Path(__file__).parents[2])
@@ -41,8 +41,8 @@ def test_reports_go_in_once_and_come_out_decoded(tmp_path: Path, board: TestBoar
     items = [verified(board, raw) for raw in board.series(DAY_S, 5, rssi_dbm=-61)]
     with city.writing() as writer:
         assert writer.cursors() == {}
-        assert writer.ingest("gw-1", Cursor("database", 5), items) == Ingested(new=5)
-        assert writer.ingest("gw-1", Cursor("database", 9), items[2:]) == Ingested(duplicates=3)
+        assert ingest(writer, Cursor("database", 5), items) == Ingested(new=5)
+        assert ingest(writer, Cursor("database", 9), items[2:]) == Ingested(duplicates=3)
         assert writer.cursors() == {"gw-1": Cursor("database", 9)}
     with city.reading() as connection:
         rows = connection.execute(
@@ -62,7 +62,7 @@ def test_a_city_in_git_keeps_its_store_out(tmp_path: Path) -> None:
 def test_duplicates_within_one_piece_count_once(tmp_path: Path, board: TestBoard) -> None:
     items = [verified(board, raw) for raw in board.series(DAY_S, 3)]
     with Store(tmp_path).writing() as writer:
-        found = writer.ingest("gw-1", CURSOR, [*items, items[1], items[1]])
+        found = ingest(writer, CURSOR, [*items, items[1], items[1]])
     assert found == Ingested(new=3, duplicates=2)
     assert _count(Store(tmp_path)) == 3
 
@@ -72,8 +72,8 @@ def test_other_bytes_under_a_number_in_use_are_a_fork(tmp_path: Path, board: Tes
     twin = TestBoard(board.id, board.site, board.room, key=board.key)
     second = verified(twin, twin.report(DAY_S + 1))
     with Store(tmp_path).writing() as writer:
-        writer.ingest("gw-1", CURSOR, [first])
-        assert writer.ingest("gw-1", CURSOR, [second, first]) == Ingested(duplicates=1, forks=1)
+        ingest(writer, CURSOR, [first])
+        assert ingest(writer, CURSOR, [second, first]) == Ingested(duplicates=1, forks=1)
     assert _count(Store(tmp_path)) == 1
 
 
@@ -83,15 +83,15 @@ def test_gaps_are_lost_numbers_and_broken_links(tmp_path: Path, board: TestBoard
     copy = TestBoard(board.id, board.site, board.room, key=board.key, seq=7)
     forged = verified(copy, copy.report(DAY_S + 480))
     with Store(tmp_path).writing() as writer:
-        writer.ingest("gw-1", CURSOR, [items[0], *items[3:]])
+        ingest(writer, CURSOR, [items[0], *items[3:]])
     with Store(tmp_path).reading() as connection:
         assert store.gaps(connection) == []  # 2 and 3 may still come
     with Store(tmp_path).writing() as writer:
-        writer.ingest("gw-1", CURSOR, [dropped])
+        ingest(writer, CURSOR, [dropped])
     with Store(tmp_path).reading() as connection:
         assert store.gaps(connection) == [Gap(board.id, 1, lost=2, breaks=0)]
     with Store(tmp_path).writing() as writer:
-        writer.ingest("gw-1", CURSOR, [items[1], forged])
+        ingest(writer, CURSOR, [items[1], forged])
     with Store(tmp_path).reading() as connection:
         assert store.gaps(connection) == [Gap(board.id, 1, lost=1, breaks=1)]
 
@@ -129,10 +129,10 @@ def test_readers_get_their_turn_while_a_writer_is_busy(tmp_path: Path, board: Te
 
     def write(writer: Writer) -> None:
         while not ended.is_set():
-            writer.ingest("gw-1", CURSOR, items)
+            ingest(writer, CURSOR, items)
 
     with Store(tmp_path).writing() as writer:
-        writer.ingest("gw-1", CURSOR, items)
+        ingest(writer, CURSOR, items)
         busy = [threading.Thread(target=write, args=(writer,)) for _ in range(2)]
         for thread in busy:
             thread.start()
@@ -172,7 +172,7 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path, content: bytes | None) -
 def test_a_damaged_store_is_no_defect(tmp_path: Path, board: TestBoard) -> None:
     city = Store(tmp_path)
     with city.writing() as writer:
-        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
+        ingest(writer, CURSOR, [verified(board, board.report(DAY_S))])
     content = city.path.read_bytes()
     headers = 12_288
     city.path.write_bytes(content[:headers] + bytes(b ^ 0x55 for b in content[headers:]))
@@ -186,19 +186,19 @@ def test_a_damaged_store_is_no_defect(tmp_path: Path, board: TestBoard) -> None:
 def test_a_full_disk_changes_nothing(tmp_path: Path, board: TestBoard) -> None:
     city = Store(tmp_path)
     with city.writing() as writer:
-        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
+        ingest(writer, CURSOR, [verified(board, board.report(DAY_S))])
         many = [verified(board, raw) for raw in board.series(DAY_S, 3000)]
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
         try:
             with pytest.raises(StoreError) as caught:
-                writer.ingest("gw-1", Cursor("database", 3000), many)
+                ingest(writer, Cursor("database", 3000), many)
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert "free space" in caught.value.hint
         assert writer.cursors()["gw-1"] == CURSOR
         assert _count(city) == 1
-        assert writer.ingest("gw-1", Cursor("database", 3000), many).new == 3000
+        assert ingest(writer, Cursor("database", 3000), many).new == 3000
 
 
 _KILLED = """
@@ -206,14 +206,14 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from fleet.store import Cursor, Store
-from tests.fleet.town import DAY_S, TestBoard, verified
+from tests.fleet.town import DAY_S, TestBoard, ingest, verified
 with Store(Path({city!r})).writing() as writer:
     row = writer.cursors().get("gw-1", Cursor("database", 0)).row
     board = TestBoard("np-240ac4000010", "goethe-schule", "101", seq=row)
     while True:
         items = [verified(board, raw) for raw in board.series(DAY_S + 60 * row, 50)]
         row += 50
-        writer.ingest("gw-1", Cursor("database", row), items)
+        ingest(writer, Cursor("database", row), items)
         print(row, flush=True)
 """
 
@@ -250,7 +250,7 @@ def test_a_store_on_a_read_only_disk_is_read(
 ) -> None:
     city = Store(tmp_path)
     with city.writing() as writer:
-        writer.ingest("gw-1", CURSOR, [verified(board, board.report(DAY_S))])
+        ingest(writer, CURSOR, [verified(board, board.report(DAY_S))])
     opened = os.open
 
     def read_only(path: Path, flags: int, *more: int) -> int:

@@ -19,7 +19,7 @@ from firmware.linkreport import report as wire
 from fleet.errors import StoreError
 from fleet.store import Cursor, Gap, Store, gaps, schema
 from fleet.verify import verify
-from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, verified
+from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, ingest, verified
 
 HEARD = ", ".join(schema.HEARD)
 ROOT = str(Path(__file__).parents[2])
@@ -38,7 +38,7 @@ def _old_store(folder: Path, items: list[object]) -> Store:
     for city in (new, old):
         city.folder.parent.mkdir()
     with new.writing() as writer:
-        writer.ingest("gw-1", Cursor("database", 7), items)  # type: ignore[arg-type]
+        ingest(writer, Cursor("database", 7), items)  # type: ignore[arg-type]
     old.folder.mkdir()
     with duckdb.connect(str(old.path)) as connection:
         connection.execute(f"ATTACH '{new.path}' AS new (READ_ONLY)")
@@ -87,7 +87,7 @@ def test_an_older_store_is_taken_over_by_the_next_writer(tmp_path: Path) -> None
 def test_a_store_of_version_2_gets_what_it_lacks(tmp_path: Path, gone: tuple[str, ...]) -> None:
     store = Store(tmp_path)
     with store.writing() as writer:
-        writer.ingest("gw-1", Cursor("database", 7), _items())  # type: ignore[arg-type]
+        ingest(writer, Cursor("database", 7), _items())  # type: ignore[arg-type]
     with duckdb.connect(str(store.path)) as connection:
         for name in gone:
             connection.execute(f"DROP TABLE {name}")
@@ -117,7 +117,7 @@ def _forget_what_was_heard(
 def test_a_store_of_version_3_learns_what_its_boards_heard(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with store.writing() as writer:
-        writer.ingest("gw-1", Cursor("database", 7), _items(600))  # type: ignore[arg-type]
+        ingest(writer, Cursor("database", 7), _items(600))  # type: ignore[arg-type]
         assert writer.pack(least=1, before_s=DAY_S + 86_400) > 1000
     heard = "FROM sighting ORDER BY ALL"
     with store.reading() as connection:
@@ -187,7 +187,7 @@ def test_verify_says_equal_or_where_not(tmp_path: Path, capsys: pytest.CaptureFi
     board = town.boards[0]
     with Store(city.folder).writing() as writer:
         items = [verified(board, raw) for raw in board.series(DAY_S, 60)]
-        writer.ingest("gw-1", Cursor("database", 60), items)
+        ingest(writer, Cursor("database", 60), items)
     call = ("fleet", "verify", "--city", str(city.folder))
     assert _run(*call) == 0
     said = "equal to the second: 1 interval of 1 board, recomputed from 60 reports"
@@ -216,7 +216,7 @@ def test_verify_names_since_when_it_compared(
     day_s = 86_400
     with Store(city.folder).writing() as writer:
         raws = [raw for day in range(9) for raw in board.series(DAY_S + day * day_s, 10)]
-        writer.ingest("gw-1", Cursor("database", 90), [verified(board, raw) for raw in raws])
+        ingest(writer, Cursor("database", 90), [verified(board, raw) for raw in raws])
         writer.expire(raw_before_s=DAY_S + 3 * day_s)
     call = ("fleet", "verify", "--city", str(city.folder))
     assert _run(*call) == 0

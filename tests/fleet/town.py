@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,8 @@ from fleet.gateway.settings import Folder
 from fleet.inventory import Inventory
 from fleet.maintenance import Kind, Maintenance, Wish
 from fleet.period import Period
-from fleet.store import Cursor, Store, Verified
+from fleet.store import Cursor, Ingested, Store, Writer, air
+from fleet.store.piece import Piece, piece
 
 DAY_S = 1_763_769_600  # 2025-11-22T00:00:00Z
 PERIOD_S = 60
@@ -167,9 +168,41 @@ class Town:
         }
 
 
+@dataclass(frozen=True)
+class Verified:
+    """One report whose seal was checked."""
+
+    device: str
+    received_s: int
+    raw: bytes
+    report: wire.Report
+
+
 def verified(board: TestBoard, raw: bytes, received_s: int = DAY_S) -> Verified:
-    """Return a report as the collection hands it to the store."""
+    """Return a report of a board as one that was checked."""
     return Verified(board.id, received_s, raw, wire.unpack(raw))
+
+
+def piece_of(items: Iterable[Verified], gateway: str = "gw-1") -> Piece:
+    """Return reports as the collection hands them to the store, put together one by one."""
+    return piece(
+        (
+            *(item.device, gateway, item.received_s),
+            *item.report[2:14],  # key_id to confidence_percent
+            *item.report.layer_reasons,
+            *item.report[15:-1],  # rssi_dbm to error_count
+            *air.heard(item.report),
+            item.raw,
+            int.from_bytes(wire.link_of(item.raw)[:8]),
+            int.from_bytes(wire.tag_of(item.raw)[:8]),
+        )
+        for item in items
+    )
+
+
+def ingest(writer: Writer, cursor: Cursor, items: Sequence[Verified]) -> Ingested:
+    """Put reports into the store as if they came from the first gateway."""
+    return writer.take(piece_of(items), ("gw-1", cursor))
 
 
 def fill_store(city: Inventory, reports: Iterable[tuple[TestBoard, Iterable[bytes]]]) -> None:
@@ -177,7 +210,7 @@ def fill_store(city: Inventory, reports: Iterable[tuple[TestBoard, Iterable[byte
     with Store(city.folder).writing() as writer:
         for board, raws in reports:
             items = [verified(board, raw) for raw in raws]
-            writer.ingest("gw-1", Cursor("database", len(items)), items)
+            ingest(writer, Cursor("database", len(items)), items)
 
 
 def maintain(city: Inventory, kind: Kind, subject: str, start_s: int, end_s: int) -> Maintenance:
