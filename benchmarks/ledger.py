@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +41,7 @@ from fleet import exchange, ledger, recompute
 from fleet.ledger import Ledger
 from fleet.period import Period
 from fleet.stint import Stint
-from fleet.store import Store, fold, increment, part, schema
+from fleet.store import Store, fold, increment, part, stretch
 from fleet.store.piece import NUMBERS, Piece
 
 START_S = 1_793_404_800  # 2026-10-31T00:00:00Z
@@ -52,7 +52,16 @@ BOARDS, DAYS = 40, 5
 _IMPORTED = 100_000
 # A way that takes longer than this is not asked thrice.
 _ENOUGH_S = 60
-_STAGES = ("_fresh", "_timed", "_extend", "_relay", "_redo", "put")
+_STAGES = (
+    (stretch.Rows, "__init__", "which_continue_others"),
+    (increment.Increment, "_fresh", "which_are_new"),
+    (increment.Increment, "_timed", "clocks"),
+    (increment.Increment, "_extend", "fold"),
+    (increment.Increment, "_relay", "late_neighbours"),
+    (increment.Increment, "_lay", "intervals_changed"),
+    (increment.Increment, "_redo", "clocks_set_back_or_known_late"),
+    (part.Shelf, "put", "reports_stored"),
+)
 
 Columns = dict[str, NDArray[Any]]
 Timer = Callable[[], float]
@@ -221,10 +230,18 @@ class Clock:
         finally:
             self.seconds[name] += time.process_time() - begin
 
-    def watch(self, owner: Any, method: str, name: str) -> None:
-        """Add to a stage whatever a method takes from now on."""
-        inner = getattr(owner, method)
-        setattr(owner, method, lambda *args, **more: self.time(name, lambda: inner(*args, **more)))
+    @contextlib.contextmanager
+    def watching(self, stages: Iterable[tuple[Any, str, str]]) -> Iterator[None]:
+        """Add to stages whatever some methods take within the block."""
+        with contextlib.ExitStack() as stack:
+            for owner, method, name in stages:
+                inner = getattr(owner, method)
+                stack.callback(setattr, owner, method, inner)
+                setattr(owner, method, self._watched(inner, name))
+            yield
+
+    def _watched(self, inner: Callable[..., Any], name: str) -> Callable[..., Any]:
+        return lambda *args, **more: self.time(name, lambda: inner(*args, **more))
 
 
 @contextlib.contextmanager
@@ -255,40 +272,21 @@ def _ingest(folder: Path, city: City, watch: Clock) -> Counter[str]:
     return counts
 
 
-def _fold_alone(city: City) -> dict[str, int]:
-    """Fold one day's reports, by time and as they arrive; rows a second."""
-    arrived = next(city.arrivals())
-    rows = {
-        **arrived,
-        "owner": arrived["board"],
-        "period_s": np.full(len(arrived["seq"]), PERIOD_S),
-    }
-    rows |= {"oldest_seq": rows["seq"], "link": rows["seq"], "tag": rows["seq"]}
-    none = {name: np.zeros(0, np.int64) for name in ("owner", *schema.RUN)}
+def _by_time(boards: int) -> int:
+    """Take in a second day whose reports come as they were made, all boards mixed; rows a second.
 
-    def whole() -> Columns:
-        new = fold.take(rows, fold.fresh(rows["owner"], rows["seq"], none))
-        new["trust"] = fold.trust(new)
-        fold.runs_with(new, none)
-        boots = fold.boots(new)
-        first = np.flatnonzero(fold.begins(new["owner"], new["boot"]))
-        number = np.repeat(np.arange(len(first)), np.diff(np.append(first, len(new["seq"]))))
-        new["at_s"] = fold.times(new, boots["best"][number], boots["boot_cs"][number])
-        new["fact"] = fold.facts(new)
-        return new
-
-    def alone(new: Columns) -> Columns:
-        before_s = np.full(int(fold.begins(new["board"]).sum()), fold.NEVER_S)
-        return fold.laid(new["board"], new["at_s"], new["period_s"], new["fact"], before_s)
-
-    sorted_rows = whole()
-    count = len(sorted_rows["seq"])
-    return {
-        "fold_alone": round(count / _median(lambda: alone(sorted_rows), 5, time.process_time)),
-        "new_runs_clocks_facts_and_fold": round(
-            count / _median(lambda: alone(whole()), 5, time.process_time)
-        ),
-    }
+    Reports stored are left out.
+    """
+    arriving = City(boards, 2).arrivals()
+    watch = Clock()
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder)).writing() as writer:
+        writer.take(_piece(next(arriving)))
+        arrived = next(arriving)
+        order = np.argsort(arrived["true_s"], kind="stable")
+        piece = _piece({name: column[order] for name, column in arrived.items()})
+        with watch.watching(_STAGES[-1:]):
+            watch.time("ingest", lambda: writer.take(piece))
+    return round(len(piece) / (watch.seconds["ingest"] - watch.seconds["reports_stored"]))
 
 
 def _import(folder: Path) -> dict[str, int]:
@@ -482,41 +480,34 @@ def _ask(folder: Path, city: City) -> dict[str, Any]:
 def measure(boards: int, days: int) -> dict[str, Any]:
     """Keep and ask the ledger of so many boards and days."""
     watch = Clock()
-    for method in _STAGES:
-        owner = part.Shelf if method == "put" else increment.Increment
-        watch.watch(owner, method, method.strip("_"))
     city = City(boards, days)
     with tempfile.TemporaryDirectory() as folder:
-        with _one_core():
+        with _one_core(), watch.watching(_STAGES):
             counts = _ingest(Path(folder), city, watch)
         seconds = watch.seconds.copy()
         rows = counts.total()
         kept_s = seconds["ingest"]
         asked = _ask(Path(folder), city)
         imported = _import(Path(folder))
+    with _one_core():
+        by_time = _by_time(boards)
     files_s = seconds["day_files"]
-    other_s = kept_s - sum(seconds[each.strip("_")] for each in _STAGES)
+    stages = [name for _, _, name in _STAGES]
+    other_s = kept_s - sum(seconds[name] for name in stages)
+    took: dict[str, float] = {name: seconds[name] for name in stages}
+    took |= {"runs_boots_commit": other_s, "late_ones_to_day_files": files_s}
     return {
         "boards": boards,
         "days": days,
         "reports": counts["new"],
         "duplicates": counts["duplicates"],
         "rows_per_s": {
-            **_fold_alone(City(boards, 1)),
-            "ledger_in_the_store": round(rows / (kept_s - seconds["put"])),
+            "ledger_in_the_store": round(rows / (kept_s - seconds["reports_stored"])),
+            "the_same_all_boards_mixed": by_time,
             "ledger_and_reports_stored": round(rows / kept_s),
             "with_late_ones_in_day_files": round(rows / (kept_s + files_s)),
         },
-        "ns_per_row": {
-            "which_are_new": round(seconds["fresh"] / rows * 1e9),
-            "clocks": round(seconds["timed"] / rows * 1e9),
-            "fold": round(seconds["extend"] / rows * 1e9),
-            "late_neighbours": round(seconds["relay"] / rows * 1e9),
-            "clocks_set_back_or_known_late": round(seconds["redo"] / rows * 1e9),
-            "reports_stored": round(seconds["put"] / rows * 1e9),
-            "runs_boots_commit": round(other_s / rows * 1e9),
-            "late_ones_to_day_files": round(files_s / rows * 1e9),
-        },
+        "ns_per_row": {name: round(each / rows * 1e9) for name, each in took.items()},
         **asked,
         "import_rows_per_s": imported,
     }

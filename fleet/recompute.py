@@ -30,7 +30,7 @@ from firmware.linkreport import table
 from fleet import ledger
 from fleet.store import clock
 from fleet.store.increment import registered
-from fleet.store.part import DAY_S, Shelf
+from fleet.store.part import Shelf
 
 _COLUMNS = (
     "device", "key_id", "seq", "boot", "period_s", "uptime_cs", "time_s", "clock", "state",
@@ -41,57 +41,48 @@ _FACTS = "state, layer, reason, gateway_reason, internet_reason"
 _BOOT = "device, key_id, boot"
 TOLD = "FROM told WHERE start_s < $end_s AND end_s > $start_s"
 
-# All that is equal in a stretch stands in two numbers; the last bit is a clock that none can
-# better. What is kept of a stretch is its last row, beside the first of the next.
+# Numbers follow one another within a stretch, so a late report of another file lies between two.
+# Kept is the first row of each, beside the last of the one before, and the last row of all.
+_SAME = ("key_id", "boot", "period_s", "clock", "state", "layer", "reason", "gateway_reason",
+    "internet_reason")  # fmt: skip
 _PIECE = f"""
-    WITH row AS (
-        SELECT device, key_id, seq::BIGINT AS seq, boot, period_s, uptime_cs::BIGINT AS uptime_cs,
-            time_s::BIGINT AS time_s, clock, {_FACTS},
-            (key_id::BIGINT << 40) | (boot::BIGINT << 24) | (period_s::BIGINT << 8) | state AS who,
-            (layer::BIGINT << 32) | (reason::BIGINT << 24) | (gateway_reason::BIGINT << 16)
-                | (internet_reason::BIGINT << 8)
-                | (clock >= {table.CLOCK_NTP} AND time_s > 0)::BIGINT AS what
-        FROM {{source}}
-    ),
-    beside AS (
-        SELECT *, lead(device) OVER () AS device_after, lead(who) OVER () AS who_after,
-            lead(what) OVER () AS what_after, lead(time_s) OVER () AS time_after_s,
-            lead(seq) OVER () AS seq_after, lead(uptime_cs) OVER () AS uptime_after_cs,
-            row_number() OVER () AS number
-        FROM row
-    ),
-    told AS (
-        SELECT *, NOT coalesce(
-            device = device_after AND who = who_after AND what = what_after AND what & 1 = 1
-                AND seq < seq_after AND time_s < time_after_s
-                AND 2 * (time_after_s - time_s) <= 5 * period_s,
-            false) AS ends
-        FROM beside
+    SELECT {_NAMES}, NOT continues AS begins, number, coalesce(seq_before, 0) AS seq_before,
+        coalesce(time_before_s, 0) AS time_before_s
+    FROM (
+        SELECT *, coalesce(
+            hash = hash_before AND {" AND ".join(f"{name} = {name}_before" for name in _SAME)}
+                AND clock >= {table.CLOCK_NTP} AND seq::BIGINT - seq_before = 1
+                AND time_before_s > 0 AND time_s > time_before_s
+                AND 2 * (time_s::BIGINT - time_before_s) <= 5 * period_s::BIGINT,
+            false) AS continues
+        FROM (
+            SELECT {_NAMES}, hash(device) AS hash, lag(hash(device)) OVER () AS hash_before,
+                {", ".join(f"lag({name}) OVER () AS {name}_before" for name in _SAME)},
+                lag(seq) OVER () AS seq_before, lag(time_s) OVER () AS time_before_s,
+                row_number() OVER () AS number
+            FROM {{source}}
+        )
     )
-    SELECT device, key_id, seq, boot, period_s, uptime_cs, time_s, clock, {_FACTS}, ends, number,
-        coalesce(seq_after, 0) AS seq_after, coalesce(time_after_s, 0) AS time_after_s,
-        coalesce(uptime_after_cs, 0) AS uptime_after_cs
-    FROM told WHERE ends OR number = 1
+    WHERE NOT continues OR number = (SELECT count(*) FROM {{source}})
 """
 
 
-def _first(name: str, after: str) -> str:
-    """Return SQL for a value of a stretch's first row."""
-    before = f"lag({name}) OVER w"
+def _last(name: str, before: str) -> str:
+    """Return SQL for a value of a stretch's last row."""
     return (
-        f"CASE WHEN lag(ends) OVER w THEN lag({after}) OVER w ELSE coalesce({before}, {name}) END"
+        f"CASE WHEN lead(begins) OVER w THEN lead({before}) OVER w "
+        f"ELSE coalesce(lead({name}) OVER w, {name}) END::BIGINT"
     )
 
 
 _STRETCH = f"""
-    SELECT {_BOOT}, period_s, {_FACTS}, {clock.TRUST} AS trust, seq AS last_seq, time_s AS last_s,
-        first_seq, first_s, first_cs
+    SELECT {_BOOT}, period_s, {_FACTS}, {clock.TRUST} AS trust, seq::BIGINT AS first_seq,
+        time_s::BIGINT AS first_s, uptime_cs::BIGINT AS first_cs, last_seq, last_s
     FROM (
-        SELECT *, {_first("seq", "seq_after")} AS first_seq,
-            {_first("time_s", "time_after_s")} AS first_s,
-            {_first("uptime_cs", "uptime_after_cs")} AS first_cs
+        SELECT *, {_last("seq", "seq_before")} AS last_seq,
+            {_last("time_s", "time_before_s")} AS last_s
         FROM piece WINDOW w AS (PARTITION BY source ORDER BY number)
-    ) WHERE ends
+    ) WHERE begins
 """
 # The clock of each boot; `doubtful` where it may have been set back.
 _CLOCKED = f"""
@@ -174,12 +165,13 @@ def tell(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> str:
             free.append(cursor)
         return found
 
-    nothing = _PIECE.format(source=f"(SELECT {_NAMES} FROM report LIMIT 0)")
+    sources = [*shelf.files(), "recent"]
+    nothing = _PIECE.format(source="(FROM recent LIMIT 0)")
     execute = connection.execute
     execute(f"CREATE OR REPLACE TEMP TABLE piece AS SELECT 0 AS source, * FROM ({nothing})")
     try:
         with ThreadPoolExecutor(len(made)) as pool:
-            for number, found in enumerate(pool.map(pieces, _sources(connection, shelf))):
+            for number, found in enumerate(pool.map(pieces, sources)):
                 if len(found["seq"]):
                     with registered(connection, "found", found):
                         execute(f"INSERT INTO piece SELECT {number}, * FROM found")
@@ -189,22 +181,3 @@ def tell(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> str:
     for name, query in _TABLES.items():
         execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}")
     return TOLD
-
-
-def _sources(connection: duckdb.DuckDBPyConnection, shelf: Shelf) -> list[str]:
-    """Return SQL for all reports: a day's as they lie, or sorted if they lie in several places."""
-    day_of = f"time_s // {DAY_S}"
-    rows = connection.execute(f"SELECT DISTINCT {day_of} FROM recent").fetchall()
-    recent = {day for (day,) in rows}
-    files = shelf.files()
-    found = []
-    for day in sorted(files.keys() | recent):
-        parts = list(files.get(day, ()))
-        if day in recent:
-            parts.append(f"(FROM recent WHERE {day_of} = {day})")
-        if len(parts) == 1 and day in files:
-            found += parts
-            continue
-        every = " UNION ALL ".join(f"SELECT {_NAMES} FROM {each}" for each in parts)
-        found.append(f"({every} ORDER BY device, key_id, seq)")
-    return found

@@ -31,6 +31,7 @@ NEVER_S = -(1 << 34)
 END_S = (1 << 35) - 1
 # Stands for a link or a tag of a report that came without its seal.
 NO_SEAL = (1 << 64) - 1
+NEVER_KEY = (1 << 63) - 1
 _TIME_BITS = 37
 _STEP_CS = 500
 
@@ -114,51 +115,58 @@ def joint(*parts: Mapping[str, NDArray[Any]]) -> Columns:
 # -- which reports are new -------------------------------------------------------------------
 
 
-def fresh(owner: Ints, seq: Ints, runs: Mapping[str, Ints]) -> Ints:
-    """Return the numbers of the rows that are not in a run, sorted by (owner, seq), each once.
+def fresh(rows: Columns, runs: Mapping[str, Ints]) -> tuple[Columns, Bools, Bools]:
+    """Return stretches by (owner, first_seq), which of them are known, and which only in part.
 
-    Of several under one identity the first counts. `runs` are sorted by (owner, first_seq).
+    Known is what lies in a run, or in another stretch that came before. `runs` are sorted by
+    (owner, first_seq). Of what is in part known or lies across others nobody can tell before it
+    is taken apart.
     """
-    key = owner << 32 | seq
-    order = np.arange(len(key))
-    if not (key[1:] >= key[:-1]).all():
-        order = np.argsort(key, kind="stable")
-        key = key[order]
-    keep = begins(key)
+    key = rows["owner"] << 32 | rows["first_seq"]
+    if not (
+        (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & (rows["first"][1:] > rows["first"][:-1]))
+    ).all():
+        rows = take(rows, np.lexsort((rows["first"], key)))
+        key = rows["owner"] << 32 | rows["first_seq"]
+    last = rows["owner"] << 32 | rows["last_seq"]
+    # Of those that begin before it, the one that reaches farthest: it alone can have it whole.
+    reached = np.maximum.accumulate(last)
+    farther = np.ones(len(key), np.bool_)
+    farther[1:] = last[1:] > reached[:-1]
+    holder = np.maximum.accumulate(np.where(farther, np.arange(len(key)), 0))
+    known = ~farther & (rows["first"][holder] < rows["first"])
+    over = np.zeros(len(key), np.bool_)
+    over[1:] = (key[1:] <= reached[:-1]) & ~known[1:]
     if len(runs["owner"]):
-        below = np.searchsorted(runs["owner"] << 32 | runs["first_seq"], key, "right") - 1
-        last = (runs["owner"] << 32 | runs["last_seq"])[below]
-        keep &= (below < 0) | (key > last)
-    return order if keep.all() else order[keep]
+        starts = runs["owner"] << 32 | runs["first_seq"]
+        ends = runs["owner"] << 32 | runs["last_seq"]
+        below = np.searchsorted(starts, key, "right") - 1
+        held = (below >= 0) & (key <= ends[below])
+        after = np.append(starts, NEVER_KEY)[below + 1]
+        partly = np.where(held, last > ends[below], last >= after)
+        known |= held & ~partly
+        over |= partly
+    if over.any():
+        # A stretch that lies across others takes all of them with it.
+        group = np.cumsum(key > np.append(-1, reached[:-1])) - 1
+        over = np.bincount(group, over)[group] > 0
+    return rows, known, over & (rows["last"] > rows["first"])
 
 
 def runs_with(rows: Mapping[str, NDArray[Any]], runs: Mapping[str, NDArray[Any]]) -> Columns:
-    """Return the runs of sequence numbers after new rows, sorted by (owner, seq), came.
+    """Return the runs of sequence numbers after new stretches, sorted by (owner, first_seq), came.
 
     A run is a longest stretch of numbers that are there. It keeps what its neighbours will be
     held against: of both ends the boot, time and trust, of the first the link, of the last the
     tag (`NO_SEAL` where not known), and how many of its reports do not vouch for the one before.
     """
-    owner, seq = rows["owner"], rows["seq"]
-    key = owner << 32 | seq
-    follows = np.zeros(len(key), np.bool_)
-    follows[1:] = key[1:] == key[:-1] + 1
-    first = np.flatnonzero(~follows)
-    last = np.append(first[1:], len(key)) - 1
-    broken = np.zeros(len(key), np.int64)
-    broken[1:] = follows[1:] & _breaks(rows["tag"][:-1], rows["link"][1:])
-    made: Columns = {
-        "owner": owner[first],
-        "first_seq": seq[first],
-        "last_seq": seq[last],
-        "oldest_seq": np.maximum.reduceat(rows["oldest_seq"], first).astype(np.int64),
-        "breaks": np.add.reduceat(broken, first),
-        "link": rows["link"][first],
-        "tag": rows["tag"][last],
-    }
-    for end, numbers in (("first", first), ("last", last)):
-        for name in ("boot", "time_s", "trust"):
-            made[f"{end}_{name}"] = rows[name][numbers].astype(np.int64)
+    made: Columns = {name: rows[name] for name in ("owner", "first_seq", "last_seq", "oldest_seq")}
+    made |= {"breaks": np.zeros(len(rows["owner"]), np.int64)}
+    made |= {"link": rows["link"], "tag": rows["tag"]}
+    for end in ("first", "last"):
+        made[f"{end}_boot"] = rows["boot"].astype(np.int64)
+        made[f"{end}_time_s"] = rows[f"{end}_time_s"]
+        made[f"{end}_trust"] = rows["trust"]
     every = joint(made, runs)
     every = take(every, np.argsort(every["owner"] << 32 | every["first_seq"], kind="stable"))
     starts = every["owner"] << 32 | every["first_seq"]
@@ -186,40 +194,39 @@ def _breaks(tag: NDArray[Any], link: NDArray[Any]) -> Bools:
 
 
 def trust(rows: Mapping[str, NDArray[Any]]) -> Ints:
-    """Return how good each report's own time is, 0 for none."""
+    """Return how good the own time of each stretch is, 0 for none."""
     best = np.minimum(rows["clock"], table.CLOCK_NTP).astype(np.int64)
-    return np.where(rows["time_s"] > 0, best, 0)
+    return np.where(rows["first_time_s"] > 0, best, 0)
 
 
 def boots(rows: Mapping[str, NDArray[Any]]) -> Columns:
-    """Return one row per boot of new rows, which are sorted by (owner, boot, seq).
+    """Return one row per boot of new stretches, which are sorted by (owner, boot, first_seq).
 
-    best: the trust of its best clock; the rows made with it are its best rows, and all below is
+    best: the trust of its best clock; the reports made with it are its best, and all below is
     of these. `anchor_seq`, `boot_cs`: of the first, and when it says that the boot began.
-    `falls`: a later one has an earlier time. `lower`: there are other rows as well.
+    `falls`: a later one has an earlier time. `lower`: there are other reports as well.
     """
     first = np.flatnonzero(begins(rows["owner"], rows["boot"]))
-    count = np.diff(np.append(first, len(rows["seq"])))
+    count = np.diff(np.append(first, len(rows["owner"])))
     best = np.maximum.reduceat(rows["trust"], first)
     chosen = np.flatnonzero(rows["trust"] == np.repeat(best, count))
     number = np.repeat(np.arange(len(first)), count)[chosen]
-    seq, time_s = rows["seq"][chosen], rows["time_s"][chosen].astype(np.int64)
-    offset_cs = time_s * 100 - rows["uptime_cs"][chosen]
-    start = np.flatnonzero(begins(number))  # every boot has a best row
+    first_s, last_s = rows["first_time_s"][chosen], rows["last_time_s"][chosen]
+    start = np.flatnonzero(begins(number))  # every boot has a best one
     stop = np.append(start[1:], len(number)) - 1
     falls = np.zeros(len(number), np.bool_)
-    falls[1:] = (number[1:] == number[:-1]) & (time_s[1:] < time_s[:-1])
+    falls[1:] = (number[1:] == number[:-1]) & (first_s[1:] < last_s[:-1])
     return {
         "owner": rows["owner"][first],
         "boot": rows["boot"][first].astype(np.int64),
         "best": best,
-        "anchor_seq": seq[start],
-        "last_seq": seq[stop],
-        "first_time_s": time_s[start],
-        "last_time_s": time_s[stop],
-        "boot_cs": offset_cs[start],
-        "least_cs": np.minimum.reduceat(offset_cs, start),
-        "most_cs": np.maximum.reduceat(offset_cs, start),
+        "anchor_seq": rows["first_seq"][chosen[start]],
+        "last_seq": rows["last_seq"][chosen[stop]],
+        "first_time_s": first_s[start],
+        "last_time_s": last_s[stop],
+        "boot_cs": first_s[start] * 100 - rows["uptime_cs"][chosen[start]],
+        "least_cs": np.minimum.reduceat(rows["least_cs"][chosen], start),
+        "most_cs": np.maximum.reduceat(rows["most_cs"][chosen], start),
         "lower": np.diff(np.append(start, len(number))) < count,
         "falls": np.logical_or.reduceat(falls, start),
         "whole": np.zeros(len(first), np.bool_),
@@ -286,69 +293,81 @@ def mended(boot: Mapping[str, NDArray[Any]]) -> Bools:
 def between(
     rows: Mapping[str, NDArray[Any]], best: Ints, old: Mapping[str, NDArray[Any]], runs: Columns
 ) -> Bools:
-    """Tell which of new best rows may not lie between their neighbours in time.
+    """Tell which of new best stretches may not lie between their neighbours in time.
 
-    Row by row stand beside the trust of their boot and what was known of it; `runs` are their
-    owners' before these rows came.
+    Beside each stand the trust of its boot and what was known of it; `runs` are their owners'
+    before these came.
     """
-    key = rows["owner"] << 32 | rows["seq"]
+    key = rows["owner"] << 32 | rows["first_seq"]
     below = np.searchsorted(runs["owner"] << 32 | runs["first_seq"], key, "right") - 1
     suspect = np.zeros(len(key), np.bool_)
-    for end, near_by, needed, sign in (
-        ("last", below, rows["seq"] > old["anchor_seq"], 1),
-        ("first", below + 1, rows["seq"] < old["last_seq"], -1),
+    for end, mine, near_by, needed, sign in (
+        ("last", "first", below, rows["last_seq"] > old["anchor_seq"], 1),
+        ("first", "last", below + 1, rows["first_seq"] < old["last_seq"], -1),
     ):
         there = (near_by >= 0) & (near_by < len(runs["owner"]))
         at = np.clip(near_by, 0, len(runs["owner"]) - 1)
         near = there & (runs["owner"][at] == rows["owner"]) & (runs[f"{end}_trust"][at] == best)
         near &= runs[f"{end}_boot"][at] == rows["boot"]
-        fits = sign * (rows["time_s"].astype(np.int64) - runs[f"{end}_time_s"][at]) >= 0
+        fits = sign * (rows[f"{mine}_time_s"] - runs[f"{end}_time_s"][at]) >= 0
         suspect |= needed & ~(near & fits)
     return suspect
 
 
-def times(rows: Mapping[str, NDArray[Any]], best: Ints, boot_cs: Ints) -> Ints:
-    """Return when each report was made, `NEVER_S` where nobody knows; none of them is mended."""
-    at_s = rows["time_s"].astype(np.int64)
-    other = np.flatnonzero(rows["trust"] < best)
+def times(rows: Mapping[str, NDArray[Any]], best: Ints, boot_cs: Ints) -> tuple[Ints, Ints]:
+    """Return when the first and the last report of each stretch were made; none is mended.
+
+    It is `NEVER_S` where nobody knows.
+    """
+    first_s, last_s = rows["first_time_s"].copy(), rows["last_time_s"].copy()
+    other = np.flatnonzero(rows["trust"] < best)  # of one report each
     if len(other):
         at_cs = boot_cs[other] + rows["uptime_cs"][other]
-        at_s[other] = np.sign(at_cs) * (np.abs(at_cs) // 100)  # towards 0, as SQL divides
-    at_s[best == 0] = NEVER_S
-    return at_s
+        first_s[other] = np.sign(at_cs) * (np.abs(at_cs) // 100)  # towards 0, as SQL divides
+        last_s[other] = first_s[other]
+    for at_s in (first_s, last_s):
+        at_s[best == 0] = NEVER_S
+    return first_s, last_s
 
 
 # -- intervals -------------------------------------------------------------------------------
 
 
-def since(board: Ints, at_s: Ints, period_s: NDArray[Any], before_s: Ints) -> Ints:
-    """Return from when on each report holds, until it was made.
+def since(board: Ints, first_s: Ints, last_s: Ints, period_s: NDArray[Any], before_s: Ints) -> Ints:
+    """Return from when on each stretch holds, until its last report was made.
 
-    Reports are sorted by board and time; of those with equal times the one that holds comes
-    first. `before_s` says for each board that occurs, in order, when the report before its first
-    one was made, `NEVER_S` if there is none.
+    They are sorted by board and time and do not overlap; of reports with equal times the one that
+    holds comes first. `before_s` says for each board that occurs, in order, when the report before
+    its first one was made, `NEVER_S` if there is none.
     """
-    gap_s = np.empty(len(at_s), np.int64)
-    gap_s[1:] = at_s[1:] - at_s[:-1]
+    gap_s = np.empty(len(first_s), np.int64)
+    gap_s[1:] = first_s[1:] - last_s[:-1]
     first = np.flatnonzero(begins(board))
-    gap_s[first] = at_s[first] - before_s
+    gap_s[first] = first_s[first] - before_s
     period_s = period_s.astype(np.int64)
-    return at_s - np.where(2 * gap_s <= 5 * period_s, gap_s, period_s)
+    return first_s - np.where(2 * gap_s <= 5 * period_s, gap_s, period_s)
 
 
-def laid(board: Ints, at_s: Ints, period_s: NDArray[Any], fact: Ints, before_s: Ints) -> Columns:
-    """Return the intervals that reports assert, neighbours that say the same joined.
-
-    For what is given see `since`.
-    """
+def laid(board: Ints, start_s: Ints, end_s: Ints, period_s: NDArray[Any], fact: Ints) -> Columns:
+    """Return the intervals that reports assert, neighbours that say the same joined."""
     pieces = {
         "board": board,
-        "start_s": since(board, at_s, period_s, before_s),
-        "end_s": at_s,
+        "start_s": start_s,
+        "end_s": end_s,
         "period_s": period_s.astype(np.int64),
         "fact": fact,
     }
     return joined(pieces)
+
+
+def crossing(board: Ints, first_s: Ints, last_s: Ints) -> Bools:
+    """Tell which stretches lie within the time of others of their board.
+
+    They are sorted by (board, first_s).
+    """
+    start, reached = moment(board, first_s), np.maximum.accumulate(moment(board, last_s))
+    group = np.cumsum(start > np.append(-1, reached[:-1])) - 1
+    return np.asarray(np.bincount(group)[group] > 1)
 
 
 def joined(pieces: Mapping[str, NDArray[Any]]) -> Columns:

@@ -25,7 +25,7 @@ import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
-from fleet.store import air, clock, fold
+from fleet.store import air, clock, fold, stretch
 from fleet.store.fold import END_S, NEVER_S, Bools, Columns, Ints
 from fleet.store.piece import Piece
 from fleet.store.schema import BOOT, HEARD, INTERVAL, RUN, SIGHTING
@@ -84,7 +84,11 @@ class Increment:
         self._connection = connection
         self._shelf = shelf
         self._piece = piece
+        self._rows = stretch.Rows(piece.columns)
         self._sky = air.Sky()
+        # What stands in ranges of (board, time) from now on: one after the other, see `_lay`.
+        self._laid: list[tuple[Columns, Columns]] = []
+        self._heard: list[tuple[Columns, Columns]] = []
         # Reports by which boots are timed may have been let go.
         query = "SELECT max(raw_before_s) FROM expired"
         ((self._expired_s,),) = connection.execute(query).fetchall()
@@ -93,14 +97,14 @@ class Increment:
     def add(self) -> Added:
         """Take it in."""
         rows, runs, known = self._fresh()
-        if not len(rows["seq"]):
+        if not len(rows["first"]):
             return Added(0, known)
         rows["trust"] = fold.trust(rows)
         self._put("run", RUN, fold.runs_with(rows, runs))
         rows, boots, dirty, number = self._timed(rows, runs)
         last_s, longest_s = self._before(rows)
         points = [self._redo(rows, boots, dirty, number)] if dirty.any() else []
-        settled = (rows["at_s"] != NEVER_S) & ~dirty[number]
+        settled = (rows["first_at_s"] != NEVER_S) & ~dirty[number]
         self._store(rows, settled)
         self._connection.execute(
             "DELETE FROM boot USING owner AS o, made AS m WHERE o.owner = m.owner "
@@ -108,48 +112,48 @@ class Increment:
         )
         self._connection.execute("DROP TABLE made")
         self._insert("boot", BOOT, boots)
-        points.append(self._extend(_by_time(_only(rows, settled)), last_s))
+        points.append(self._extend(fold.take(rows, settled), last_s))
         self._relay(self._alive(fold.joint(*points), longest_s), longest_s)
-        return Added(len(rows["seq"]), known)
+        self._lay()
+        self._hear()
+        return Added(len(self._piece) - len(known), known)
 
     # -- which are new -------------------------------------------------------------------------
 
     def _fresh(self) -> tuple[Columns, Columns, Ints]:
-        """Return the new reports by (owner, seq), the runs of their owners, and the known rows."""
-        columns = self._piece.columns
-        owner, board = self._owners()
-        names = (*_CLOCK_COLUMNS, *_FACT_COLUMNS, "oldest_seq", "link", "tag")
-        rows: Columns = {name: columns[name] for name in names}
-        rows |= {"owner": owner, "board": board, "seq": columns["seq"].astype(np.int64)}
+        """Return new stretches by (owner, first_seq), their owners' runs, and the known rows."""
+        rows = self._rows.stretches()
+        rows["owner"], rows["board"] = self._owners(rows)
         airs = self._sky.numbers([air.key(each) for each in self._piece.airs])
-        rows["air"] = airs[columns["air"]]
+        rows["air"] = airs[rows["air"]]
         runs = self._columns(
             f"SELECT owner, {_but_owner(RUN)} FROM run JOIN owner USING (device, key_id) "
             "ORDER BY owner, first_seq"
         )
-        new = fold.fresh(owner, rows["seq"], runs)
-        known = np.ones(len(owner), np.bool_)
-        known[new] = False
-        rows["number"] = np.arange(len(owner))
-        if len(new) < len(owner) or (new[1:] < new[:-1]).any():
-            rows = fold.take(rows, new)
-        return rows, runs, np.flatnonzero(known)
+        known = [self._rows.known]
+        parted = True
+        while parted:
+            rows, old, over = fold.fresh(rows, runs)
+            known.append(self._rows.numbers(fold.take(rows, old)))
+            rows, over = fold.take(rows, ~old), over[~old]
+            parted = bool(over.any())
+            if parted:
+                rows = self._rows.singly(rows, over)
+        return rows, runs, np.sort(np.concatenate(known))
 
-    def _owners(self) -> tuple[Ints, Ints]:
+    def _owners(self, rows: Columns) -> tuple[Ints, Ints]:
         """Number the devices of the piece, and these with their keys, in the order of their names.
 
-        Returns: the numbers of each row; `owner` and `board` are tables of them.
+        Returns: the numbers of each stretch; `owner` and `board` are tables of them.
         """
         devices = sorted({device for device, *_ in self._piece.origins})
         place = {device: number for number, device in enumerate(devices)}
         origin = np.array([place[device] for device, *_ in self._piece.origins], np.int64)
-        board = origin[self._piece.columns["origin"]]
-        key = self._piece.columns["key_id"]
+        board = origin[rows["origin"]]
+        key = rows["key_id"]
         keys = np.flatnonzero(np.bincount(key, minlength=1))
-        pair = board if len(keys) == 1 else board * len(keys) + np.searchsorted(keys, key)
-        there = np.flatnonzero(np.bincount(pair, minlength=1)) if len(pair) else pair
-        place_of = np.zeros(len(devices) * max(1, len(keys)), np.int64)
-        place_of[there] = np.arange(len(there))
+        pair = board * len(keys) + np.searchsorted(keys, key)
+        there, owner = np.unique(pair, return_inverse=True)
         execute = self._connection.execute
         owners = {
             "owner": np.arange(len(there)),
@@ -163,25 +167,32 @@ class Increment:
                 "SELECT device::VARCHAR AS device, key_id, owner, board FROM given"
             )
         execute("CREATE OR REPLACE TEMP TABLE board AS SELECT DISTINCT device, board FROM owner")
-        return place_of[pair], board
+        return owner, board
 
     def _store(self, rows: Columns, settled: Bools) -> None:
-        self._shelf.put(self._piece, rows["number"], np.where(settled, rows["at_s"], NEVER_S))
+        numbers = self._rows.numbers(rows)
+        count = rows["last"] - rows["first"] + 1
+        at_s = self._piece.columns["time_s"][numbers].astype(np.int64)
+        first = np.cumsum(count) - count
+        at_s[first[count == 1]] = rows["first_at_s"][count == 1]
+        at_s[np.repeat(~settled, count)] = NEVER_S
+        self._shelf.put(self._piece, numbers, at_s)
 
     # -- when they were made -------------------------------------------------------------------
 
     def _timed(self, rows: Columns, runs: Columns) -> tuple[Columns, Columns, Bools, Ints]:
         """Return when the reports were made, as far as that can be told without others.
 
-        Returns: the rows by (owner, boot, seq) with `at_s`; their boots as they are now; of which
-            boots the times must be found anew; the number of each row's boot.
+        Returns: the stretches by (owner, boot, first_seq) with `first_at_s` and `last_at_s`; their
+            boots as they are now; of which boots the times must be found anew; the number of each
+            one's boot.
         """
         key = rows["owner"] << 16 | rows["boot"]
         if (key[1:] < key[:-1]).any():
             rows = fold.take(rows, np.argsort(key, kind="stable"))
         made = fold.boots(rows)
         count = np.diff(
-            np.append(np.flatnonzero(fold.begins(rows["owner"], rows["boot"])), len(rows["seq"]))
+            np.append(np.flatnonzero(fold.begins(rows["owner"], rows["boot"])), len(rows["first"]))
         )
         number = np.repeat(np.arange(len(count)), count)
         with registered(self._connection, "new_boot", made):
@@ -205,8 +216,10 @@ class Increment:
             unclear[which[suspect]] = True
         boots, dirty = fold.boots_with(made, old, is_old, unclear)
         dirty |= fold.mended(boots)
-        rows["at_s"] = fold.times(rows, boots["best"][number], boots["boot_cs"][number])
-        reached = np.where(dirty[number], NEVER_S, rows["at_s"])
+        rows["first_at_s"], rows["last_at_s"] = fold.times(
+            rows, boots["best"][number], boots["boot_cs"][number]
+        )
+        reached = np.where(dirty[number], NEVER_S, rows["last_at_s"])
         first = np.cumsum(count) - count
         boots["to_s"] = np.maximum(boots["to_s"], np.maximum.reduceat(reached, first))
         return rows, boots, dirty, number
@@ -248,11 +261,13 @@ class Increment:
             "CREATE OR REPLACE TEMP TABLE timed_before AS "
             f"SELECT device, key_id, seq, at_s FROM ({clock.timed('whole_row', self._known)})"
         )
-        mine = fold.take(rows, dirty[number])
-        with registered(self._connection, "mine", {k: mine[k] for k in ("owner", *_new_columns())}):
-            names = ", ".join(_new_columns())
+        mine = self._rows.singly(fold.take(rows, dirty[number]))
+        mine |= {"seq": mine["first_seq"], "time_s": mine["first_time_s"]}
+        names = ("seq", *_CLOCK_COLUMNS, *_FACT_COLUMNS)
+        with registered(self._connection, "mine", {name: mine[name] for name in ("owner", *names)}):
             execute(
-                f"INSERT INTO whole_row BY NAME SELECT device, key_id, {names}, false AS cold "
+                f"INSERT INTO whole_row BY NAME SELECT device, key_id, {', '.join(names)}, "
+                "false AS cold "
                 "FROM mine JOIN owner USING (owner)"
             )
         known = None
@@ -283,6 +298,7 @@ class Increment:
             "FROM whole_row JOIN dirty_boot USING (device, key_id, boot) "
             "LEFT JOIN timed_now USING (device, key_id, boot, seq) ORDER BY owner, boot, seq"
         )
+        _as_stretches(whole)
         whole["trust"] = fold.trust(whole)
         true = fold.boots(whole)
         first = np.flatnonzero(fold.begins(whole["owner"], whole["boot"]))
@@ -305,31 +321,49 @@ class Increment:
 
     def _extend(self, rows: Columns, last_s: Ints) -> Columns:
         """Lay what comes after all that was there; return (board, at_s) of what else changes."""
+        rows = self._by_time(rows, last_s)
         fact = fold.facts(rows)
-        late = rows["at_s"] <= last_s[rows["board"]]
-        points = {"board": rows["board"][:0], "at_s": rows["at_s"][:0]}
+        late = rows["first_at_s"] <= last_s[rows["board"]]
+        points = {"board": rows["board"][:0], "at_s": rows["first_at_s"][:0]}
         if late.any():
             points = self._changing(fold.take(rows, late), fact[late])
             rows, fact = fold.take(rows, ~late), fact[~late]
         if not len(fact):
             return points
-        boards = rows["board"][fold.begins(rows["board"])]
+        board, end_s = rows["board"], rows["last_at_s"]
+        boards = board[fold.begins(board)]
         before_s = last_s[boards]
-        new = fold.laid(rows["board"], rows["at_s"], rows["period_s"], fact, before_s)
+        since_s = fold.since(board, rows["first_at_s"], end_s, rows["period_s"], before_s)
+        new = fold.laid(board, since_s, end_s, rows["period_s"], fact)
         ranges = {
             "board": boards,
             "low_s": before_s,
             "high_s": np.full(len(boards), END_S),
         }
-        self._replace(ranges, new)
+        self._laid.append((ranges, new))
         if rows["air"].any():
-            since_s = fold.since(rows["board"], rows["at_s"], rows["period_s"], before_s)
-            self._sight(ranges, rows | {"start_s": since_s, "end_s": rows["at_s"]})
+            pieces = rows | {"start_s": since_s, "end_s": end_s}
+            self._heard.append((ranges, self._sky.sightings(pieces)))
         return points
+
+    def _by_time(self, rows: Columns, last_s: Ints) -> Columns:
+        """Return stretches by (board, time), one by one what does not lie apart.
+
+        Of reports with equal times the highest (key, seq) comes first.
+        """
+        several = rows["last"] > rows["first"]
+        late = several & (rows["first_at_s"] <= last_s[rows["board"]])
+        if late.any():
+            rows = self._rows.singly(rows, late)
+        rows = _sorted(rows)
+        across = fold.crossing(rows["board"], rows["first_at_s"], rows["last_at_s"])
+        across &= rows["last"] > rows["first"]
+        return _sorted(self._rows.singly(rows, across)) if across.any() else rows
 
     def _changing(self, late: Columns, fact: Ints) -> Columns:
         """Return (board, at_s) of late reports that say something new."""
-        asked = {"board": late["board"], "at_s": late["at_s"], "number": np.arange(len(fact))}
+        at_s = late["first_at_s"]
+        asked = {"board": late["board"], "at_s": at_s, "number": np.arange(len(fact))}
         with registered(self._connection, "late", asked):
             inside = self._columns(
                 f"SELECT number, coalesce(start_s, {END_S})::BIGINT AS start_s, "
@@ -342,9 +376,9 @@ class Increment:
             )
         inside["fact"] = fold.packed(inside)
         period_s = late["period_s"].astype(np.int64)
-        changes = ~fold.changes_nothing(late["at_s"], period_s, fact, inside)
+        changes = ~fold.changes_nothing(at_s, period_s, fact, inside)
         changes |= (late["air"] > 0) | self._is_sighting(asked)
-        return {"board": late["board"][changes], "at_s": late["at_s"][changes]}
+        return {"board": late["board"][changes], "at_s": at_s[changes]}
 
     def _alive(self, points: Columns, longest_s: Ints) -> Columns:
         """Return the points whose neighbours are still there; what is older stays as it is."""
@@ -385,19 +419,17 @@ class Increment:
             ranges["low_s"] = ranges["low_s"].copy()
             ranges["low_s"][number[told]] = rows["at_s"][start][told]
         before_s = np.full(int(fold.begins(rows["number"]).sum()), NEVER_S)
-        new = fold.laid(rows["number"], rows["at_s"], rows["period_s"], fact, before_s)
+        since_s = fold.since(rows["number"], rows["at_s"], rows["at_s"], rows["period_s"], before_s)
+        new = fold.laid(rows["number"], since_s, rows["at_s"], rows["period_s"], fact)
         new = fold.take(new, new["end_s"] > ranges["low_s"][new["board"]])
         low_s = ranges["low_s"][new["board"]]
         new["start_s"] = np.maximum(new["start_s"], low_s)
         new["board"] = windows["board"][new["board"]]
-        self._replace(ranges, new)
-        since_s = np.maximum(
-            fold.since(rows["number"], rows["at_s"], rows["period_s"], before_s),
-            ranges["low_s"][rows["number"]],
-        )
+        self._laid.append((ranges, new))
+        since_s = np.maximum(since_s, ranges["low_s"][rows["number"]])
         board = windows["board"][rows["number"]]
         pieces = {"board": board, "start_s": since_s, "end_s": rows["at_s"], "air": rows["air"]}
-        self._sight(ranges, pieces)
+        self._heard.append((ranges, self._sky.sightings(pieces)))
 
     def _around(self, windows: Columns) -> Columns:
         """Return the reports in windows by time, the one that holds first."""
@@ -440,30 +472,51 @@ class Increment:
             "FROM around ORDER BY number, at_s, key_id DESC, seq DESC",
         )
 
-    def _replace(self, ranges: Columns, new: Columns) -> None:
+    def _lay(self) -> None:
         """Put new intervals in the place of what was in ranges."""
-        execute = self._connection.execute
-        with registered(self._connection, "given", ranges):
-            execute(
-                "CREATE OR REPLACE TEMP TABLE touched AS "
-                "SELECT DISTINCT interval.rowid AS number, board, interval.* "
-                "FROM interval JOIN board USING (device) JOIN given USING (board) "
-                "WHERE end_s >= low_s AND start_s <= high_s"
-            )
-        old = self._columns(
-            f"SELECT board, start_s, end_s, period_s, {', '.join(fold.FACTS)} "
-            "FROM touched ORDER BY board, start_s"
-        )
-        old["fact"] = fold.packed(old)
+        names = ("board", "start_s", "end_s", "period_s", *fold.FACTS)
+        laid = self._touched("interval", names, self._laid, "")
+        laid["fact"] = fold.packed(laid)
         for name in fold.FACTS:
-            del old[name]
-        laid = fold.relaid(old, ranges, new)
-        execute("DELETE FROM interval WHERE rowid IN (SELECT number FROM touched)")
+            del laid[name]
+        for ranges, new in self._laid:
+            laid = fold.relaid(laid, ranges, new)
         laid |= fold.spelled(laid.pop("fact"))
-        with registered(self._connection, "given", laid):
+        self._replace("interval", INTERVAL, laid)
+
+    def _touched(
+        self,
+        table: str,
+        names: tuple[str, ...],
+        edits: list[tuple[Columns, Columns]],
+        condition: str,
+    ) -> Columns:
+        """Return what stands in the ranges of edits or beside them, by board and time.
+
+        A table is looked at before all of its changes: of rows that the same transaction put
+        there, DuckDB 2.0.0 sometimes gives others by `rowid`, or none and ends the process.
+        """
+        if edits:
+            ranges = fold.joint(*(each for each, _ in edits))
+        else:
+            ranges = dict.fromkeys(("board", "low_s", "high_s"), np.zeros(0, np.int64))
+        with registered(self._connection, "given", ranges):
+            self._connection.execute(
+                "CREATE OR REPLACE TEMP TABLE touched AS "
+                f"SELECT DISTINCT {table}.rowid AS number, board, {table}.* "
+                f"FROM {table} JOIN board USING (device) JOIN given USING (board) "
+                f"WHERE end_s >= low_s AND start_s <= high_s{condition}"
+            )
+        return self._columns(f"SELECT {', '.join(names)} FROM touched ORDER BY board, start_s")
+
+    def _replace(self, table: str, columns: Mapping[str, str], rows: Columns) -> None:
+        """Put rows in the place of those touched."""
+        execute = self._connection.execute
+        execute(f"DELETE FROM {table} WHERE rowid IN (SELECT number FROM touched)")
+        with registered(self._connection, "given", rows):
             execute(
-                "INSERT INTO interval BY NAME "
-                f"SELECT {', '.join(INTERVAL)} FROM given JOIN board USING (board)"
+                f"INSERT INTO {table} BY NAME "
+                f"SELECT {', '.join(columns)} FROM given JOIN board USING (board)"
             )
 
     # -- which access points they heard ----------------------------------------------------------
@@ -492,29 +545,19 @@ class Increment:
         found[numbers] = True
         return found
 
-    def _sight(self, ranges: Columns, pieces: Columns) -> None:
+    def _hear(self) -> None:
         """Put what reports heard in the place of what was in ranges."""
-        execute = self._connection.execute
-        new = self._sky.sightings(pieces)
-        there = ranges["low_s"] > NEVER_S  # a board of which nothing was known has no sighting
-        least_s = int(ranges["low_s"][there].min()) if there.any() else END_S
-        with registered(self._connection, "given", ranges):
-            execute(
-                "CREATE OR REPLACE TEMP TABLE touched AS "
-                "SELECT DISTINCT sighting.rowid AS number, board, sighting.* "
-                "FROM sighting JOIN board USING (device) JOIN given USING (board) "
-                f"WHERE end_s >= low_s AND start_s <= high_s AND end_s >= {least_s}"
-            )
-        old = self._columns("SELECT * EXCLUDE (number, device) FROM touched")
-        if not len(old["board"]) and not len(new["board"]):
+        if not self._heard:
             return
-        laid = air.relaid(old, ranges, new)
-        execute("DELETE FROM sighting WHERE rowid IN (SELECT number FROM touched)")
-        with registered(self._connection, "given", laid):
-            execute(
-                "INSERT INTO sighting BY NAME "
-                f"SELECT {', '.join(SIGHTING)} FROM given JOIN board USING (board)"
-            )
+        low_s = np.concatenate([ranges["low_s"] for ranges, _ in self._heard])
+        there = low_s > NEVER_S  # a board of which nothing was known has no sighting
+        least_s = int(low_s[there].min()) if there.any() else END_S
+        names = ("board", "bssid", "start_s", "end_s", "well")
+        found = self._touched("sighting", names, self._heard, f" AND end_s >= {least_s}")
+        if len(found["board"]) or any(len(new["board"]) for _, new in self._heard):
+            for ranges, new in self._heard:
+                found = air.relaid(found, ranges, new)
+            self._replace("sighting", SIGHTING, found)
 
     # -- SQL -----------------------------------------------------------------------------------
 
@@ -555,10 +598,6 @@ def _but_owner(columns: Mapping[str, str]) -> str:
     return ", ".join(name for name in columns if name not in ("device", "key_id"))
 
 
-def _new_columns() -> tuple[str, ...]:
-    return ("seq", *_CLOCK_COLUMNS, *_FACT_COLUMNS)
-
-
 def _aligned(found: Columns, made: Columns) -> tuple[Columns, Bools]:
     """Return for each boot that was made the one that was there, and whether there was one."""
     if not len(found["owner"]):
@@ -568,16 +607,17 @@ def _aligned(found: Columns, made: Columns) -> tuple[Columns, Bools]:
     return fold.take(found, at), have[at] == want
 
 
-def _only(rows: Columns, chosen: Bools) -> Columns:
-    """Return what is left to do of some rows: to say what they assert, by time."""
-    names = ("board", "owner", "seq", "at_s", "period_s", "air", *_FACT_COLUMNS)
-    some = {name: rows[name] for name in names}
-    return some if chosen.all() else fold.take(some, chosen)
+def _as_stretches(rows: Columns) -> None:
+    """Let reports that were read be stretches of one."""
+    for end in ("first", "last"):
+        rows[f"{end}_seq"] = rows["seq"]
+        rows[f"{end}_time_s"] = rows["time_s"].astype(np.int64)
+    rows["least_cs"] = rows["most_cs"] = rows["first_time_s"] * 100 - rows["uptime_cs"]
 
 
-def _by_time(rows: Columns) -> Columns:
-    """Return rows by (board, time), of equal times the highest (key, seq) first."""
-    key = fold.moment(rows["board"], rows["at_s"])
+def _sorted(rows: Columns) -> Columns:
+    """Return stretches by (board, time), of equal times the highest (key, seq) first."""
+    key = fold.moment(rows["board"], rows["first_at_s"])
     if (key[1:] > key[:-1]).all():
         return rows
-    return fold.take(rows, np.lexsort((-rows["seq"], -rows["owner"], key)))
+    return fold.take(rows, np.lexsort((-rows["first_seq"], -rows["owner"], key)))

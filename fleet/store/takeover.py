@@ -96,7 +96,8 @@ def _sight(connection: duckdb.DuckDBPyConnection, shelf: Shelf, boards: list[str
         return
     there = rows["board"][fold.begins(rows["board"])]
     never_s = np.full(len(there), fold.NEVER_S)
-    since_s = fold.since(rows["board"], rows["at_s"], rows["period_s"], never_s)
+    at_s = rows["at_s"]
+    since_s = fold.since(rows["board"], at_s, at_s, rows["period_s"], never_s)
     new = sky.sightings(rows | {"start_s": since_s, "end_s": rows["at_s"]})
     ranges = {"board": there, "low_s": never_s, "high_s": np.full(len(there), fold.END_S)}
     old = {name: column[:0] for name, column in new.items()}
