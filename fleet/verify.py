@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,20 @@ class Verification:
 
     def error(self, city: str) -> LedgerError | None:
         """Return what is wrong, None if nothing is."""
-        boards = len(
-            {each.interval.subject for each in self.differences}
-            | {each.board for each in self.misheard}
-        )
+        boards = len(self.differing())
         if not boards:
             return None
         return LedgerError(
             f"{city}: the ledger of {_count(boards, 'board')} is not what "
             f"{'its' if boards == 1 else 'their'} reports say",
-            hint="keep a copy of the store for us, then move it away and collect anew",
+            hint="netzpuls fleet verify --mend lays it anew from the reports; "
+            "the store's file is kept beside it as it was, please let us see it",
         )
+
+    def differing(self) -> list[str]:
+        """Return the boards of which anything differs."""
+        said = {each.interval.subject for each in self.differences}
+        return sorted(said | {each.board for each in self.misheard})
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -125,6 +129,19 @@ def verify(city: Path) -> Verification:
         found = differences(connection, period, said)
         heard = misheard(connection, period, expired=expired)
     return Verification(reports, boards, intervals, expired_s, since_s, tuple(found), tuple(heard))
+
+
+def mend(
+    city: Path, answer: Verification, tell: Callable[[str], None]
+) -> tuple[Verification, Path]:
+    """Lay anew what differs, from the reports.
+
+    Returns: what is found then, and where the store's file is kept as it was before.
+    Raises: StoreError: the store cannot be written; nothing has changed then.
+    """
+    with Store(city).writing(tell) as writer:
+        before = writer.mend(answer.differing(), answer.since_s)
+    return verify(city), before
 
 
 def _count(number: int, name: str) -> str:

@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import numpy as np
 
 from firmware.linkreport import report as wire
-from fleet.store import air, clock, fold, schema
+from fleet.store import air, anew, schema
 from fleet.store.part import Shelf
 
 _KEY = ("device", "key_id", "seq")
 _PIECE_ROWS = 100_000
-_BOARDS = 100
 _HEARD = ", ".join(schema.HEARD)
 
 
@@ -45,8 +42,7 @@ def hear(connection: duckdb.DuckDBPyConnection, folder: Path, tell: Callable[[st
         shelf.widen(day, f"learnt USING ({', '.join(_KEY)})", _HEARD)
     execute(f"CREATE TABLE sighting ({', '.join(f'{n} {k}' for n, k in schema.SIGHTING.items())})")
     boards = [name for (name,) in execute("SELECT DISTINCT device FROM boot").fetchall()]
-    for at in range(0, len(boards), _BOARDS):
-        _sight(connection, Shelf(connection, folder), sorted(boards)[at : at + _BOARDS])
+    anew.lay(connection, Shelf(connection, folder), boards, said=False)
     execute("DROP TABLE learnt")
 
 
@@ -71,42 +67,3 @@ def learn(connection: duckdb.DuckDBPyConnection, sealed: str) -> None:
                 if found[0] is not None:
                     appender.append_row(*key, *found)
     connection.execute("DROP TABLE told")
-
-
-def _sight(connection: duckdb.DuckDBPyConnection, shelf: Shelf, boards: list[str]) -> None:
-    """Put in the sightings of some boards, from all of their reports."""
-    names = ("device", "key_id", "seq", "boot", "period_s", "uptime_cs", "time_s", "clock")
-    columns = ", ".join((*names, *schema.HEARD))
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE told AS SELECT {columns} "
-        f"FROM ({shelf.source((*names, *schema.HEARD))}) "
-        "WHERE device IN (SELECT unnest($1::VARCHAR[]))",
-        [boards],
-    )
-    rows: dict[str, Any] = connection.execute(
-        f"SELECT list_position($1::VARCHAR[], device)::BIGINT - 1 AS board, at_s, "
-        f"period_s::BIGINT AS period_s, {air.KEY} AS air FROM ({clock.timed('told')}) "
-        "ORDER BY board, at_s, key_id DESC, seq DESC",
-        [boards],
-    ).fetchnumpy()
-    connection.execute("DROP TABLE told")
-    sky = air.Sky()
-    rows["air"] = sky.numbers(rows["air"])
-    if not rows["air"].any():
-        return
-    there = rows["board"][fold.begins(rows["board"])]
-    never_s = np.full(len(there), fold.NEVER_S)
-    at_s = rows["at_s"]
-    since_s = fold.since(rows["board"], at_s, at_s, rows["period_s"], never_s)
-    new = sky.sightings(rows | {"start_s": since_s, "end_s": rows["at_s"]})
-    ranges = {"board": there, "low_s": never_s, "high_s": np.full(len(there), fold.END_S)}
-    old = {name: column[:0] for name, column in new.items()}
-    laid = air.relaid(old, ranges, new)
-    laid["device"] = np.array(boards, object)[laid.pop("board")]
-    connection.register("given", laid)
-    try:
-        connection.execute(
-            f"INSERT INTO sighting BY NAME SELECT {', '.join(schema.SIGHTING)} FROM given"
-        )
-    finally:
-        connection.unregister("given")

@@ -7,9 +7,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import numpy as np
 from firmware.linkreport import report as wire
 from fleet import file
 from fleet.errors import StoreError
-from fleet.store import air, fold, increment, part, schema, takeover
+from fleet.store import air, anew, fold, increment, part, schema, takeover
 from fleet.store import piece as pieces
 from fleet.store.lock import locked
 from fleet.store.piece import Piece
@@ -315,6 +316,29 @@ class Writer:
             connection.commit()
             shelf.sweep()
         return gone
+
+    def mend(self, boards: Sequence[str], since_s: int | None = None) -> Path:
+        """Lay anew what is kept of some boards, from their reports; since a time, all if None.
+
+        Returns: where the file is kept as it was before.
+        Raises: StoreError: it cannot be done; nothing has changed then.
+        """
+        now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        before = self._store.path.with_name(f"netzpuls-before-{now}.duckdb")
+        with self._attached() as connection:
+            try:
+                unfinished = before.with_suffix(".new")
+                shutil.copyfile(self._store.path, unfinished)
+                unfinished.rename(before)
+            except OSError as error:
+                raise StoreError(
+                    f"cannot write {before}: {error.strerror}",
+                    hint="look at free space and rights there; nothing was changed",
+                ) from None
+            connection.begin()
+            anew.lay(connection, part.Shelf(connection, self._store.folder), [*boards], since_s)
+            connection.commit()
+        return before
 
     def _compact(self) -> bool:
         with self._attached() as connection:
