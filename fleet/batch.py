@@ -5,13 +5,15 @@ Pure: no clock, no database, no network. All input is hostile: a report may be a
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from firmware.linkreport import block, body, frame
@@ -44,6 +46,7 @@ def _core() -> np.dtype[Any]:
 
 
 CORE = _core()
+_TAG = np.dtype([("first", ">u8"), ("last", ">u8")])
 # The first eight bytes of link and tag as numbers, as the store compares them.
 _SEAL = np.dtype([("link", ">u8"), ("rest", "V8"), ("tag", ">u8"), ("end", "V8")])
 
@@ -86,9 +89,8 @@ def examine(gateway: str, rows: Sequence[Row], seals: Seals) -> Examined:
         refused[intake.MALFORMED] += len(rows) - len(long_enough)
     found = _Reports.of(long_enough)
     found = keep(found, found.whole(), intake.MALFORMED)
-    known, tags = found.keyed(seals)
-    found = keep(found, known, intake.KEY_UNKNOWN)
-    found = keep(found, found.carry(tags), intake.SEAL_WRONG)
+    found = keep(found, found.keyed(seals), intake.KEY_UNKNOWN)
+    found = keep(found, found.sealed(seals), intake.SEAL_WRONG)
     found = keep(found, found.numbered(), intake.SEQUENCE_INVALID)
     return Examined(found.piece(gateway), refused)
 
@@ -99,27 +101,34 @@ class _Reports:
 
     Attributes:
         rows: as they came.
+        octets: their bytes, one report after the other, maybe with others between.
+        end: where each ends there.
         core: what stands before their blocks.
         blocks: where their blocks have what is in the air.
     """
 
     rows: Sequence[Row]
+    octets: Octets
+    end: Ints
     core: NDArray[Any]
     blocks: _Blocks
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> _Reports:
-        cores = b"".join([row.raw[: frame.CORE_BYTES] for row in rows])
-        return cls(rows, np.frombuffer(cores, CORE), _Blocks.of(rows))
+        octets = np.frombuffer(b"".join([row.raw for row in rows]), np.uint8)
+        size = np.fromiter((len(row.raw) for row in rows), np.int64, len(rows))
+        end = np.cumsum(size)
+        core = _cut(octets, end - size, CORE)
+        return cls(rows, octets, end, core, _Blocks.of(octets, end - size, end))
 
     def take(self, chosen: Bools) -> _Reports:
-        numbers = np.flatnonzero(chosen).tolist()
-        rows = [self.rows[number] for number in numbers]
-        return _Reports(rows, self.core[chosen], self.blocks.take(chosen))
+        rows = list(itertools.compress(self.rows, chosen.tolist()))
+        blocks = self.blocks.take(chosen)
+        return _Reports(rows, self.octets, self.end[chosen], self.core[chosen], blocks)
 
     def whole(self) -> Bools:
         """Tell which are one report of the version that we know each, to the end of its blocks."""
-        size = np.array([len(row.raw) for row in self.rows], np.int64)
+        size = np.fromiter((len(row.raw) for row in self.rows), np.int64, len(self.rows))
         found: Bools = (
             (self.core["version"] == frame.VERSION)
             & (self.core["body_bytes"] == size - frame.SEAL_BYTES)
@@ -127,27 +136,30 @@ class _Reports:
         )
         return found
 
-    def keyed(self, seals: Seals) -> tuple[Bools, list[bytes]]:
-        """Return which reports' keys are known, and the tags that these should carry."""
-        found: dict[tuple[str, int], Seal | None] = {}
-        known, tags = [], []
-        for row, key_id in zip(self.rows, self.core["key_id"].tolist(), strict=True):
-            place = (row.device, key_id)
-            if place not in found:
-                found[place] = seals.seal(*place)
-            seal = found[place]
-            known.append(seal is not None)
-            if seal is not None:
-                tags.append(seal.tag_of(row.raw))
-        return np.array(known, np.bool_), tags
+    def _places(self) -> Iterator[tuple[str, int]]:
+        """Yield of each report whose key seals it."""
+        return zip([row.device for row in self.rows], self.core["key_id"].tolist(), strict=True)
 
-    def carry(self, tags: Sequence[bytes]) -> Bools:
-        """Tell which reports carry these tags; takes the same time wherever they differ."""
-        should, do = (
-            np.frombuffer(b"".join(found), np.uint64).reshape(-1, TAG_BYTES // 8)
-            for found in (tags, [row.raw[-TAG_BYTES:] for row in self.rows])
-        )
-        found: Bools = (should == do).all(axis=1)
+    def keyed(self, seals: Seals) -> Bools:
+        """Tell which reports' keys are known."""
+        known = {place: seals.seal(*place) is not None for place in set(self._places())}
+        return np.fromiter(map(known.__getitem__, self._places()), np.bool_, len(self.rows))
+
+    def sealed(self, seals: Seals) -> Bools:
+        """Tell which reports carry the right tag; takes the same time wherever they differ.
+
+        All keys are known.
+        """
+        tags_of = {}
+        for place in set(self._places()):
+            if seal := seals.seal(*place):
+                tags_of[place] = seal.tag_of
+        tags = [
+            tags_of[place](row.raw) for place, row in zip(self._places(), self.rows, strict=True)
+        ]
+        should = np.frombuffer(b"".join(tags), _TAG)
+        do = _cut(self.octets, self.end - TAG_BYTES, _TAG)
+        found: Bools = (should["first"] == do["first"]) & (should["last"] == do["last"])
         return found
 
     def numbered(self) -> Bools:
@@ -159,32 +171,33 @@ class _Reports:
 
     def piece(self, gateway: str) -> Piece:
         """Return them as the store takes them."""
-        origins: dict[tuple[str, bytes], int] = {}
-        origin = [
-            origins.setdefault((row.device, bssid), len(origins))
-            for row, bssid in zip(self.rows, self._bssids(), strict=True)
-        ]
+        devices = sorted({row.device for row in self.rows})
+        number_of = {device: number for number, device in enumerate(devices)}
+        device = np.fromiter((number_of[row.device] for row in self.rows), np.int64)
+        bssids, bssid = np.unique(self._bssid(), return_inverse=True)
+        origins, origin = np.unique(device * len(bssids) + bssid, return_inverse=True)
+        told: list[Origin] = []
+        for number in origins.tolist():
+            its_device, its_bssid = divmod(number, len(bssids))
+            heard = int(bssids[its_bssid]).to_bytes(BSSID_BYTES)
+            told.append((devices[its_device], gateway, None if heard == wire.NO_BSSID else heard))
         airs, air_of = self._airs()
         given = {name: self.core[name] for name in CORE.names or ()}
         for number, name in enumerate(_LAYER_COLUMNS):
             given[name] = self.core["layer_reasons"][:, number]
-        given["received_s"] = np.array([row.received_s for row in self.rows], np.uint32)
-        columns: dict[str, NDArray[Any]] = {"origin": np.array(origin, np.int64), "air": air_of}
+        given["received_s"] = np.fromiter((row.received_s for row in self.rows), np.uint32)
+        columns: dict[str, NDArray[Any]] = {"origin": origin, "air": air_of}
         columns |= {name: given[name].astype(kind) for name, kind in NUMBERS.items()}
-        seals = b"".join([row.raw[-frame.SEAL_BYTES :] for row in self.rows])
-        for name in ("link", "tag"):
-            columns[name] = np.frombuffer(seals, _SEAL)[name].astype(np.uint64)
+        seals = _cut(self.octets, self.end - frame.SEAL_BYTES, _SEAL)
+        columns |= {name: seals[name].astype(np.uint64) for name in ("link", "tag")}
         raw = np.empty(len(self.rows), object)
         raw[:] = [row.raw for row in self.rows]
-        told: list[Origin] = [
-            (device, gateway, None if bssid == wire.NO_BSSID else bssid)
-            for device, bssid in origins
-        ]
         return Piece(told, airs, columns, raw)
 
-    def _bssids(self) -> list[bytes]:
-        every = self.core["bssid"].tobytes()
-        return [every[at : at + BSSID_BYTES] for at in range(0, len(every), BSSID_BYTES)]
+    def _bssid(self) -> Ints:
+        wide = np.zeros((len(self.rows), 8), np.uint8)
+        wide[:, 8 - BSSID_BYTES :] = self.core["bssid"]
+        return wide.view(">i8")[:, 0].astype(np.int64)
 
     def _airs(self) -> tuple[list[Heard], Ints]:
         """Return what reports heard, and for each report which of it."""
@@ -192,18 +205,16 @@ class _Reports:
         number_of = np.zeros(len(self.rows), np.int64)
         # What `air.heard` says depends on no more than this, and it is the same for most scans.
         alike: dict[tuple[object, ...], int] = {}
-        rssi_dbm = self.core["rssi_dbm"]
-        for number, key in zip(
-            np.flatnonzero(self.blocks.scanned).tolist(),
-            zip(
-                *self.blocks.heard(),
-                _chosen(self._bssids(), self.blocks.scanned),
-                ((rssi_dbm >= WELL_DBM) & (rssi_dbm < wire.NO_RSSI))[self.blocks.scanned].tolist(),
-                self.core["layer_reasons"][self.blocks.scanned, _ASSOCIATION].tolist(),
-                strict=True,
-            ),
+        scanned = self.blocks.scanned
+        rssi_dbm = self.core["rssi_dbm"][scanned]
+        well = (rssi_dbm >= WELL_DBM) & (rssi_dbm < wire.NO_RSSI)
+        reason = self.core["layer_reasons"][scanned, _ASSOCIATION]
+        lists, told = self.blocks.heard()
+        known = zip(
+            *(lists, told, self._bssid()[scanned].tolist(), well.tolist(), reason.tolist()),
             strict=True,
-        ):
+        )
+        for number, key in zip(np.flatnonzero(scanned).tolist(), known, strict=True):
             if key not in alike:
                 heard = air.heard(wire.unpack(self.rows[number].raw))
                 alike[key] = found.setdefault(heard, len(found))
@@ -216,7 +227,7 @@ class _Blocks:
     """What the extension blocks of reports have to do with the air.
 
     Attributes:
-        octets: all blocks, one after the other.
+        octets: where they are.
         whole: whether a report's last block is not cut short.
         own_at: where the first list of own access points has its content.
         own_bytes: how long that is; -1 where there is none.
@@ -230,14 +241,12 @@ class _Blocks:
     told: Ints
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> _Blocks:
-        parts = [row.raw[frame.CORE_BYTES : -frame.SEAL_BYTES] for row in rows]
-        octets = np.frombuffer(b"".join(parts) + b"\0", np.uint8)  # one more, to look ahead
-        size = np.array([len(part) for part in parts], np.int64)
-        whole = np.ones(len(rows), np.bool_)
-        own_at, own_bytes, told = (np.full(len(rows), -1, np.int64) for _ in range(3))
-        end = np.cumsum(size)
-        at, left = end - size, np.flatnonzero(size)
+    def of(cls, octets: Octets, begin: Ints, end: Ints) -> _Blocks:
+        """Walk through the blocks of reports from one place to another, side by side."""
+        at, end = begin + frame.CORE_BYTES, end - frame.SEAL_BYTES
+        whole = np.ones(len(at), np.bool_)
+        own_at, own_bytes, told = (np.full(len(at), -1, np.int64) for _ in range(3))
+        left = np.flatnonzero(at < end)
         while len(left):  # the next block of each report that has one
             here, until = at[left], end[left]
             after = here + 2 + octets[here + 1]
@@ -283,5 +292,8 @@ class _Blocks:
         return own, self.told[scanned].tolist()
 
 
-def _chosen(values: Sequence[bytes], chosen: Bools) -> list[bytes]:
-    return [values[number] for number in np.flatnonzero(chosen).tolist()]
+def _cut(octets: Octets, at: Ints, kind: np.dtype[Any]) -> NDArray[Any]:
+    """Return what lies at some places."""
+    if not len(at):
+        return np.empty(0, kind)
+    return sliding_window_view(octets, kind.itemsize)[at].view(kind)[:, 0]

@@ -42,9 +42,10 @@ DEFAULT_TIMEOUT_S = 600.0
 # Besides the reasons of `fleet.gateway.intake`: what came in after its board was revoked.
 BOARD_REVOKED = "board-revoked"
 _LINE_BYTES = 1 << 16
-# A piece costs the store some 50 ms besides its reports, and memory for as long as it is whole.
+# So many reports at once go to a day file at once (`fleet.store.part`), which costs a third; some
+# 20 MB of memory hold them.
 PIECE_ROWS = 1 << 16
-_PIECE_S = 2.0
+_PIECE_S = 10.0
 
 Progress = Callable[["Collected"], None]
 

@@ -144,11 +144,11 @@ def _parse_header(line: bytes) -> Header:
 
 
 def _pack(row: Row) -> bytes:
-    device = row.device.encode()
-    if len(device) > MAX_DEVICE_BYTES or len(row.raw) > MAX_RAW_BYTES:
-        raise ValueError(f"row {row.row} does not fit the transfer format")
-    head = _ROW.pack(row.row, row.received_s, len(device))
-    return head + device + _RAW.pack(len(row.raw)) + row.raw
+    number, received_s, name, raw = row
+    device = name.encode()
+    if len(device) > MAX_DEVICE_BYTES or len(raw) > MAX_RAW_BYTES:
+        raise ValueError(f"row {number} does not fit the transfer format")
+    return _ROW.pack(number, received_s, len(device)) + device + _RAW.pack(len(raw)) + raw
 
 
 def _unpack(payload: bytes) -> list[Row]:

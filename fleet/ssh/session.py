@@ -28,6 +28,8 @@ from fleet.ssh.pool import Pool, alive
 
 # `timeout` on the other side: after its time it says TERM, and KILL so much later.
 _KILL_AFTER_S = 2
+# So much may be on its way while we are busy with what came.
+_WINDOW_BYTES = 4 << 20
 
 
 class Session:
@@ -158,7 +160,9 @@ class Session:
         transport = self._connection.client.get_transport() if self._connection else None
         if self._closed or transport is None:
             raise SSHException("it was closed")
-        channel: paramiko.Channel = transport.open_session(timeout=self._step_s())
+        channel: paramiko.Channel = transport.open_session(
+            window_size=_WINDOW_BYTES, timeout=self._step_s()
+        )
         return channel
 
     def _step_s(self) -> float:

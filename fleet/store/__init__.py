@@ -2,6 +2,7 @@
 
     <city>/store/netzpuls.duckdb   see `fleet.store.schema`
     <city>/store/report, sealed    reports of days that are over, see `fleet.store.part`
+    <city>/store/spill             what a collection has no room for in memory, while it runs
     <city>/store/writer.lock       held while a collection runs; names its process
     <city>/store/file.lock         held for the moments in which the file is open
     <city>/store/turn.lock         held while waiting for file.lock, so that nobody overtakes

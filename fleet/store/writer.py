@@ -28,6 +28,7 @@ from fleet.text import printable
 
 STORE_FOLDER = "store"
 STORE_FILE = "netzpuls.duckdb"
+SPILL_FOLDER = "spill"
 
 # A writer opens the file for some ten milliseconds, a reader for as long as its query runs.
 _PATIENCE_S = 60.0
@@ -36,6 +37,10 @@ _PIECE_ROWS = 100_000
 # A day's reports go to a file some hours after it ended, and not one by one.
 _LEAST_PACKED = 100_000
 _SETTLED_S = 6 * 3600
+# What does not fit is put down in `spill`: sorting a day's reports, above all. Each thread needs
+# some 30 MB that cannot be put down.
+_MEMORY = "512MB"
+_MOST_THREADS = 4
 # More than so many reports are not left outside of day files, whatever their day.
 _MOST_RECENT = 3_000_000
 _NEVER_S = 1 << 40
@@ -141,8 +146,11 @@ class Store:
                     f"cannot write to {self.folder}: {error.strerror}",
                     hint="look at free space and rights there",
                 ) from None
-            with duckdb.connect() as memory:
+            spill = self.folder / SPILL_FOLDER
+            shutil.rmtree(spill, ignore_errors=True)  # what a writer left that was killed
+            with duckdb.connect(config={"temp_directory": str(spill)}) as memory:
                 writer = Writer(self, memory, tell)
+                memory.execute(f"SET memory_limit = '{_MEMORY}'; SET threads = {_threads()}")
                 yield writer
                 settled_s = int(time.time()) - _SETTLED_S
                 with tidying(tell):
@@ -391,6 +399,10 @@ def _forks(
         if found == count:
             break
     return int(forks)
+
+
+def _threads() -> int:
+    return min(_MOST_THREADS, os.cpu_count() or 1)
 
 
 def gaps(connection: duckdb.DuckDBPyConnection) -> list[Gap]:
