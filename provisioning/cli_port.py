@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
+from fleet import inventory
+from fleet.cli.login import unlock
 from fleet.cli.output import city_option, emit, json_option
 from provisioning import port, relay, remote
 from provisioning.display import say
@@ -52,6 +54,7 @@ def places(
         raise click.UsageError("which board? give its --port P, or --all")
     if gateway is None:
         return tuple(ports), lambda: port.plugged(ports, others=others)
+    unlock(inventory.load(city), [gateway])
     reached = remote.reach(city, gateway)
     there = reached.ports(ports, others=others)
     click.get_current_context().call_on_close(there.close)

@@ -103,6 +103,7 @@ def test_provisioning_takes_only_the_base_of_fleet() -> None:
     allowed = {
         *base,
         *("fleet.authority", "fleet.login", "fleet.revocation", "fleet.cli.output"),
+        "fleet.cli.login",
         # The bench's gateway is told its boards by the desk.
         *("fleet.gateway.keyring", "fleet.gateway.settings", "fleet.gateway.database"),
         *("firmware.linkreport", "provisioning"),

@@ -99,7 +99,12 @@ def _run(arguments: list[str]) -> int:
         usage = NetzpulsError(error.format_message(), hint=_usage_hint(error))
         usage.code, usage.exit_code = "usage", 2
         return _say(usage, arguments)
-    except (KeyboardInterrupt, click.Abort):
+    except click.Abort as abort:
+        # Click calls it the same when somebody gives up and when a peer's end of file gets here.
+        if isinstance(abort.__cause__, EOFError) and not _interrupts:
+            return _say_defect(abort.__cause__, arguments)
+        return _say_interrupted(arguments)
+    except KeyboardInterrupt:
         return _say_interrupted(arguments)
     except BrokenPipeError:
         # The reader of our output went away (`| head`); nothing is left to tell it.
@@ -108,14 +113,18 @@ def _run(arguments: list[str]) -> int:
     except Exception as error:
         if _interrupts:  # DuckDB says RuntimeError
             return _say_interrupted(arguments)
-        if os.environ.get("NETZPULS_TRACEBACK"):
-            traceback.print_exc()
-        defect = NetzpulsError(
-            f"a defect in netzpuls: {type(error).__name__}: {error}",
-            hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
-        )
-        defect.code = "defect"
-        return _say(defect, arguments)
+        return _say_defect(error, arguments)
+
+
+def _say_defect(error: BaseException, arguments: list[str]) -> int:
+    if os.environ.get("NETZPULS_TRACEBACK"):
+        traceback.print_exception(error)
+    defect = NetzpulsError(
+        f"a defect in netzpuls: {type(error).__name__}: {error}",
+        hint="run it again with NETZPULS_TRACEBACK=1 and report what it prints",
+    )
+    defect.code = "defect"
+    return _say(defect, arguments)
 
 
 def _say_interrupted(arguments: list[str]) -> int:

@@ -50,7 +50,7 @@ class Command:
             if not session.remaining_s:
                 raise session.timed_out() from None
             raise self._silent() from None
-        except OSError:
+        except (OSError, EOFError):
             return  # it has ended: what it says on stdout, or `finish`, tells why
 
     def write(self, data: bytes) -> None:
@@ -69,7 +69,7 @@ class Command:
                     raise session.timed_out() from None
                 if time.monotonic() >= silent_at:
                     raise self._silent() from None
-            except OSError:
+            except (OSError, EOFError):
                 raise self._broken() from None
 
     def end(self, patience_s: float) -> None:
@@ -148,6 +148,8 @@ class Command:
                 if time.monotonic() >= silent_at:
                     raise self._silent() from None
                 continue
+            except EOFError:  # it broke while we said that more may come
+                raise self._broken() from None
             if not data and not session.remaining_s:
                 raise session.timed_out()
             return data
@@ -170,7 +172,10 @@ class Command:
     def _drain(self) -> None:
         """Take what is on stderr, so that it cannot fill the window; keep its end."""
         while self._channel.recv_stderr_ready():
-            data = self._channel.recv_stderr(_BUFFER_BYTES)
+            try:
+                data = self._channel.recv_stderr(_BUFFER_BYTES)
+            except EOFError:
+                return
             if not data:
                 return
             self._stderr += data

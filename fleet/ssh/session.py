@@ -131,7 +131,8 @@ class Session:
         finally:
             self._command = None
             command.terminate()
-            channel.close()
+            with contextlib.suppress(OSError, EOFError, SSHException):
+                channel.close()
 
     def way_to(self, host: Host) -> paramiko.Channel:
         """Open a way through this host to another one.

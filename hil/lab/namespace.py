@@ -146,7 +146,9 @@ class Namespace:
 
     def close(self) -> None:
         """Let it go: it ends when no process and no socket is left in it."""
-        os.close(self._file)
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:

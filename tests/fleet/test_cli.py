@@ -69,7 +69,11 @@ def test_a_missing_inventory_as_json(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("raised", "code", "name"),
-    [(KeyboardInterrupt(), 130, "interrupted"), (RuntimeError("x"), 1, "defect")],
+    [
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (RuntimeError("x"), 1, "defect"),
+        (EOFError(), 1, "defect"),
+    ],
 )
 def test_no_traceback_reaches_a_user(
     raised: BaseException,

@@ -171,23 +171,24 @@ def test_a_host_that_never_speaks_is_bounded(town: Town, monkeypatch: pytest.Mon
     assert "no answer within" in error.message
 
 
-def test_a_hanging_host_does_not_hold_back_the_others(town: Town, login: Login) -> None:
+def test_a_hanging_host_does_not_hold_back_the_others(
+    town: Town, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
     _fill(town, 4)
-    seen: list[Collected] = []
+    patient = ssh.Deadlines(connect_s=90, banner_s=90, auth_s=90, session_s=90)
+    monkeypatch.setattr(module, "Deadlines", lambda **_: patient)
+    seen: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as mute:
         login.gateway(town, "gw-0", ssh_port=mute.getsockname()[1])
-        arrived: list[float] = []
-        began = time.monotonic()
 
         def on_progress(result: Collected) -> None:
             if result.done:
-                seen.append(result)
-                arrived.append(time.monotonic() - began)
+                seen.append(result.gateway)
+                mute.close()  # not before the other is done does it stop to hang
 
-        results = collect(town.write(), timeout_s=4, on_progress=on_progress)
-    assert [result.gateway for result in seen] == ["gw-1", "gw-0"]
+        results = collect(town.write(), parallel=2, on_progress=on_progress)
+    assert seen == ["gw-1", "gw-0"]
     assert [result.error is None for result in results] == [False, True]
-    assert arrived[1] < 10
 
 
 def test_an_unreachable_host_is_named(town: Town) -> None:

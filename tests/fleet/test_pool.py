@@ -190,3 +190,19 @@ def test_many_threads_begin_at_once(own: Login) -> None:
     finally:
         sys.setswitchinterval(before)
     assert errors == []
+
+
+def test_a_connection_that_breaks_at_any_moment_is_an_error_of_its_host(own: Login) -> None:
+    """Paramiko says EOFError then, which Click takes for somebody who gives up."""
+    with Session(_host(own)) as session, session.command(["cat"]) as command:
+        connection = session._connection
+        assert connection is not None
+        packetizer = connection.client.get_transport().packetizer
+        packetizer.close()
+        with pytest.raises(EOFError):
+            packetizer.write_all(b"x")
+        with pytest.raises(HostError, match="the connection broke"):
+            command.write(b"x")
+        command.send(b"x")  # why it is gone, `finish` tells
+        with pytest.raises(HostError, match="the connection broke"):
+            command.finish()

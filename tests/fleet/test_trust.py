@@ -246,6 +246,10 @@ def test_a_passphrase_is_asked_once_and_shown_nowhere(
     assert code == 0, said
     assert said.count("Passphrase of") == 1
     assert "sesame" not in said
+    arguments = ["board", "ports", "--on", "gw-1", "--city", str(town.folder)]
+    code, said = _on_a_terminal(arguments, {"Passphrase of": "öpen sesame"})
+    assert code == 0, said
+    assert said.count("Passphrase of") == 1
     code, said = _on_a_terminal(arguments, {"Passphrase of": "wrong"})
     assert said.count("Passphrase of") >= 2  # and then the terminal was gone
     assert code != 0

@@ -219,3 +219,13 @@ def test_nothing_is_left_of_a_bed_whose_process_ends(
     assert not beds._runs(init)
     assert not beds._runs(keeper)
     assert traces(tmp_path, keeper) == []
+
+
+def test_a_host_and_its_bed_may_be_closed_twice(tmp_path: Path) -> None:
+    with Bed(tmp_path / "bed") as own:
+        host = own.host("gw-a")
+        host.close()
+        host.close()
+        own.close()
+    with pytest.raises(BedError):
+        host.leader()
