@@ -24,7 +24,7 @@ from rich.text import Text
 
 from firmware.linkreport import table as table_of_layers
 from fleet import collect, inventory, report, uptime
-from fleet.cli import fleet as fleet_cli
+from fleet.cli.outages import show_outages
 from fleet.cli.output import json_option, print_document, progress, result
 from fleet.cli.uptime import show_uptime
 from fleet.errors import BenchError, NetzpulsError
@@ -384,7 +384,7 @@ def _show(outcome: _Outcome) -> None:
     if outcome.uptime and outcome.outages:
         show_uptime(outcome.uptime)
         result.print()
-        fleet_cli.show_outages(outcome.outages)
+        show_outages(outcome.outages)
     made, stored = sum(outcome.made.values()), sum(map(len, outcome.stored.values()))
     result.print()
     result.print(

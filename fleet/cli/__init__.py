@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
@@ -43,7 +42,7 @@ class _Nouns(LazyGroup):
 
 
 @click.group(cls=_Nouns, lazy=NOUNS, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(metadata.version("netzpuls"), prog_name="netzpuls")
+@click.version_option(package_name="netzpuls", prog_name="netzpuls")
 def cli() -> None:
     """Know, room by room, whether a city's WLAN and broadband work, and prove it.
 
