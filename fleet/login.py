@@ -65,6 +65,7 @@ def _host(
         jump=jump,
         known_hosts=city.folder / KNOWN_HOSTS_FILE,
         alias=id if kind == "gateway" else f"jump/{id}",
+        proxy="" if jump else entry.proxy,
     )
 
 
@@ -82,5 +83,6 @@ def _way(city: Inventory, hops: tuple[ssh.Hop, ...]) -> Host | None:
             identity_file=entry.identity_file,
             jump=before,
             known_hosts=city.folder / KNOWN_HOSTS_FILE,
+            proxy="" if before else entry.proxy,
         )
     return before

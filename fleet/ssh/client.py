@@ -5,9 +5,9 @@
         Port 2222
         User netzpuls
         IdentityFile ~/.ssh/netzpuls
-        ProxyJump vpn.example
+        ProxyJump vpn.example     # or a ProxyCommand
 
-These five are taken, with Include and Match. Nothing in it loosens the check of host keys.
+These six are taken, with Include and Match. Nothing in it loosens the check of host keys.
 
 Source: ssh_config(5).
 """
@@ -51,6 +51,16 @@ class Entry:
     user: str | None = None
     identity_file: Path | None = None
     jumps: tuple[Hop, ...] = ()
+    proxy: str = ""
+
+
+class _Config(paramiko.SSHConfig):
+    """Leaves the signs in a ProxyCommand: the inventory may know another port or user."""
+
+    TOKENS_BY_CONFIG_KEY = {  # noqa: RUF012 - as Paramiko has it
+        **paramiko.SSHConfig.TOKENS_BY_CONFIG_KEY,
+        "proxycommand": [],
+    }
 
 
 def lookup(name: str) -> Entry:
@@ -69,11 +79,6 @@ def lookup(name: str) -> Entry:
             f"your ssh_config cannot be used for {name}: {error}", hint="see ssh -G " + name
         ) from None
     jump = found.get("proxyjump", "none")
-    if "proxycommand" in found and jump == "none":
-        raise ConfigurationError(
-            f"your ssh_config has a ProxyCommand for {name}, which is not served",
-            hint="use ProxyJump there, or `jump` in inventory.toml",
-        )
     files = [Path(each).expanduser() for each in found.get("identityfile", [])]
     return Entry(
         found["hostname"],
@@ -81,6 +86,7 @@ def lookup(name: str) -> Entry:
         found.get("user"),
         next((each for each in files if each.exists()), None),
         () if jump == "none" else tuple(_hop(each, name) for each in jump.split(",")),
+        found.get("proxycommand", "") if jump == "none" else "",
     )
 
 
@@ -119,7 +125,7 @@ def _config(places: tuple[tuple[Path, int], ...]) -> paramiko.SSHConfig | None:
     # The first value of a setting holds. Each file begins outside the blocks of the one before.
     text = "\nHost *\n".join(_text(path, 0) for path, changed in places if changed)
     try:
-        return paramiko.SSHConfig.from_text(text) if text.strip() else None
+        return _Config.from_text(text) if text.strip() else None
     except ConfigParseError as error:
         raise ConfigurationError(
             f"your ssh_config cannot be read: {error}", hint="see ssh -G localhost"

@@ -17,6 +17,8 @@ class Host:
         host_key: public key in OpenSSH's form; None asks known_hosts.
         identity_file: private key; None asks the user's agent and default keys.
         jump: host that the connection passes through.
+        proxy: command whose stdin and stdout are the connection, with the signs of ssh_config;
+            where there is no jump host.
         known_hosts: a known_hosts file that goes before the user's.
         alias: the name under which that file keeps its keys; "" is its address.
     """
@@ -31,6 +33,7 @@ class Host:
     jump: Host | None = None
     known_hosts: Path | None = None
     alias: str = ""
+    proxy: str = ""
 
     @property
     def name(self) -> str:

@@ -21,7 +21,7 @@ from paramiko.ssh_exception import (
 )
 
 from fleet.errors import HostError
-from fleet.ssh import fault, key
+from fleet.ssh import fault, key, proxy
 from fleet.ssh.command import Command
 from fleet.ssh.host import Deadlines, Host
 from fleet.ssh.pool import Pool, alive
@@ -180,7 +180,7 @@ class Session:
 
     def _connect(self, host: Host) -> Connection:
         """Connect to a host, through its jump hosts, whose connections are shared."""
-        sock = None
+        sock: paramiko.Channel | proxy.Way | None = None
         if host.jump:
             hop = host.jump
             try:
@@ -194,10 +194,15 @@ class Session:
                 if not isinstance(error.__context__, ChannelException):
                     self._pool.doubt(hop)
                 raise
-        with self._explained(host):
-            return self._open(host, sock)
+        with self._explained(host), contextlib.ExitStack() as stack:
+            if host.proxy:
+                sock = proxy.way_to(host)
+                stack.callback(sock.close)
+            connection = self._open(host, sock)
+            stack.pop_all()  # from now on it ends with the connection
+            return connection
 
-    def _open(self, host: Host, sock: paramiko.Channel | None) -> Connection:
+    def _open(self, host: Host, sock: paramiko.Channel | proxy.Way | None) -> Connection:
         deadlines, ours = self.deadlines, key.identity_of(host)
         connection = Connection(
             host.address,

@@ -12,7 +12,7 @@ from typing import Literal
 import paramiko
 from paramiko.ssh_exception import SSHException
 
-from fleet.ssh import fault, key
+from fleet.ssh import fault, key, proxy
 from fleet.ssh.host import Deadlines, Host
 from fleet.ssh.pool import Pool
 from fleet.ssh.session import Session
@@ -86,7 +86,11 @@ def _way(
         return
     since = time.monotonic()
     try:
-        sock = socket.create_connection((host.address, host.port), deadlines.connect_s)
+        sock: socket.socket
+        if host.proxy:
+            sock = proxy.way_to(host)
+        else:
+            sock = socket.create_connection((host.address, host.port), deadlines.connect_s)
     except OSError as error:
         fault.explain(host, error, time.monotonic() - since)
     with sock:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fleet import ssh
+from fleet import ssh, trust
 from fleet.collect import collect
 from fleet.errors import ConfigurationError, HostKeyError
 from fleet.login import host_of
@@ -115,10 +116,63 @@ def test_a_host_is_reached_as_ssh_config_says_and_still_must_prove_itself(
     assert (result.error, result.new) == (None, 2)
 
 
+_PIPE = """
+import os, socket, sys, threading
+open(sys.argv[3], "a").write(f"{os.getpid()}\\n")
+there = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+def send():
+    while data := os.read(0, 65536):
+        there.sendall(data)
+    there.shutdown(socket.SHUT_WR)
+threading.Thread(target=send, daemon=True).start()
+while data := there.recv(65536):
+    os.write(1, data)
+"""
+
+
+def test_a_proxy_command_is_a_wire_and_the_host_still_must_prove_itself(
+    home: Path, tmp_path: Path, login: Login
+) -> None:
+    pipe, pids = tmp_path / "pipe.py", tmp_path / "pids"
+    pipe.write_text(_PIPE)
+    (home / "config").write_text(
+        "StrictHostKeyChecking no\nHost gw-1\n  HostName 127.0.0.1\n  Port 1\n"
+        f"  User {login.server.user}\n  IdentityFile {login.identity}\n"
+        f"  ProxyCommand {sys.executable} {pipe} %h %p {pids}\n"
+    )
+    town = Town(tmp_path / "city")
+    town.gateways["gw-1"] = {
+        "host": "gw-1",
+        "broker_host": "10.1.0.2",
+        "data_dir": str(tmp_path / "gateway"),
+        "ssh_port": login.server.port,  # goes before ssh_config's, in the command, too
+    }
+    folder = tmp_path / "gateway"
+    fill_gateway(folder, "gw-1", [(board, board.report(DAY_S)) for board in town.boards])
+    city = town.write()
+    (result,) = collect(city)
+    assert isinstance(result.error, HostKeyError)
+    (shown,) = trust.trust(city, "gw-1", lambda _: True)
+    assert shown.outcome == "recorded"
+    (result,) = collect(city)
+    assert (result.error, result.new) == (None, 2)
+    ended = [int(pid) for pid in pids.read_text().split()]
+    assert len(ended) == 3
+    assert not [pid for pid in ended if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_proxy_command_that_cannot_be_run_is_said(home: Path, tmp_path: Path) -> None:
+    (home / "config").write_text("Host gw-1\n  ProxyCommand /no/such/program %h\n")
+    town = Town(tmp_path / "city")
+    town.gateway("gw-1", host="gw-1")
+    (result,) = collect(town.write())
+    assert result.error is not None
+    assert "no SSH session" in result.error.message
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("Host gw-1\n  ProxyCommand nc %h %p\n", "ProxyCommand"),
         ('Host "gw-1\n  User y\n', "ssh_config"),
         ("Include config\n", "includes itself"),
     ],
