@@ -36,6 +36,8 @@ from fleet.store.air import BSSID_BYTES, SCAN
 DAY_S = 86_400
 # Of so many days on which it was seen it is told whether a monitor normally sees an access point.
 USUAL_DAYS = 7
+# So many days before a period mostly hold as many on which it was seen; else all are looked at.
+LOOK_BACK_DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -114,18 +116,27 @@ def lay(
             for stretch in span.minus([(stint.start_s, stint.end_s)], shut.get(stint.board, []))
         ),
     )  # fmt: skip
-    said = TOLD if recompute else KEPT
-    until_s = (
-        -(-period.end_s // DAY_S) * DAY_S
-    )  # a day's end, for the whole day tells what is normal
+    execute = connection.execute
+    said = KEPT
+    if recompute:
+        execute(f"CREATE OR REPLACE TEMP TABLE recomputed_sighting AS {TOLD}")
+        said = "FROM recomputed_sighting"
+    first_day = period.start_s // DAY_S
+    low_s = (first_day - LOOK_BACK_DAYS) * DAY_S
+    # A day's end, for the whole day tells what is normal.
+    until_s = -(-period.end_s // DAY_S) * DAY_S
     edges = {"start_s": period.start_s, "end_s": period.end_s}
+    older = _SEEN.format(said=said, from_s=-FOREVER_S, until_s=low_s)
     for name, query, values in (
-        ("seen", _SEEN.format(said=said, until_s=until_s), None),
-        ("usual", _USUAL, None),
+        ("seen", _SEEN.format(said=said, from_s=low_s, until_s=until_s), None),
+        ("daily", _DAILY.format(seen="seen"), None),
+        ("pair", _PAIR.format(first_day=first_day), None),
+        ("older", f"FROM ({older}) SEMI JOIN pair USING (subject, stay)", None),
+        ("usual", _USUAL.format(older=_DAILY.format(seen="older")), None),
         ("lack", _LACK.format(said=said), edges),
         ("point_piece", _PIECE, edges),
     ):
-        connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", values)
+        execute(f"CREATE OR REPLACE TEMP TABLE {name} AS {query}", values)
 
 
 KEPT = "FROM sighting"
@@ -161,16 +172,18 @@ TOLD = _TOLD.format(timed=clock.timed("report"), digits=_DIGITS)
 LEFT = _TOLD.format(timed=clock.timed("report", "boot"), digits=_DIGITS)
 # What monitors saw, as long as there are reports.
 _SEEN = """
-    SELECT point.subject, stay.number AS stay, greatest(said.start_s, stay.start_s) AS start_s,
-        least(said.end_s, stay.end_s) AS end_s, well
+    SELECT point.subject, stay.number AS stay,
+        greatest(said.start_s, stay.start_s, {from_s}) AS start_s,
+        least(said.end_s, stay.end_s, {until_s}) AS end_s, well
     FROM ({said}) AS said JOIN point USING (bssid)
         JOIN stay ON stay.device = said.device AND stay.site = point.site
-    WHERE said.start_s < stay.end_s AND said.end_s > stay.start_s AND said.start_s < {until_s}
+    WHERE said.start_s < least(stay.end_s, {until_s})
+        AND said.end_s > greatest(stay.start_s, {from_s})
 """
-_USUAL = f"""
+_DAILY = f"""
     WITH edge AS (
-        SELECT subject, stay, start_s AS at_s, 1 AS seen, well::INT AS well FROM seen
-        UNION ALL SELECT subject, stay, end_s, -1, -(well::INT) FROM seen
+        SELECT subject, stay, start_s AS at_s, 1 AS seen, well::INT AS well FROM {{seen}}
+        UNION ALL SELECT subject, stay, end_s, -1, -(well::INT) FROM {{seen}}
     ),
     stretch AS (
         SELECT subject, stay, at_s AS start_s, lead(at_s) OVER w AS end_s,
@@ -187,17 +200,25 @@ _USUAL = f"""
             SELECT *, unnest(range(start_s // {DAY_S}, (end_s - 1) // {DAY_S} + 1)) AS day
             FROM stretch WHERE seen
         )
-    ),
-    daily AS (
-        SELECT subject, stay, day, min(start_s) AS first_s, sum(end_s - start_s) AS seen_s,
-            coalesce(sum(end_s - start_s) FILTER (well), 0) AS well_s
-        FROM part GROUP BY ALL
-    ),
-    told AS (
+    )
+    SELECT subject, stay, day, min(start_s) AS first_s, sum(end_s - start_s) AS seen_s,
+        coalesce(sum(end_s - start_s) FILTER (well), 0) AS well_s
+    FROM part GROUP BY ALL
+"""
+# Of these not enough days are among those looked at; mostly because it was never seen there.
+_PAIR = f"""
+    FROM (SELECT DISTINCT point.subject, number AS stay FROM point JOIN stay USING (site))
+    ANTI JOIN (
+        SELECT subject, stay FROM daily WHERE day <= {{first_day}} GROUP BY ALL
+        HAVING count(*) >= {USUAL_DAYS}
+    ) USING (subject, stay)
+"""
+_USUAL = f"""
+    WITH told AS (
         SELECT subject, stay, sum(seen_s) OVER recent AS seen_s, sum(well_s) OVER recent AS well_s,
             CASE WHEN lag(day) OVER w IS NULL THEN first_s ELSE day * {DAY_S} END AS start_s,
             coalesce(lead(day) OVER w * {DAY_S}, {FOREVER_S}) AS end_s
-        FROM daily
+        FROM (FROM daily UNION ALL FROM ({{older}}))
         WINDOW w AS (PARTITION BY subject, stay ORDER BY day),
             recent AS (PARTITION BY subject, stay ORDER BY day
                 ROWS BETWEEN {USUAL_DAYS - 1} PRECEDING AND CURRENT ROW)

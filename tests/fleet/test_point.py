@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from firmware.linkreport import block, table
 from firmware.linkreport import report as wire
-from fleet import cli, exchange, report, uptime
+from fleet import cli, exchange, point, report, uptime
 from fleet import explain as explanation
 from fleet.errors import ConfigurationError
 from fleet.inventory import Inventory
@@ -63,7 +63,8 @@ def _rows(draw: st.DrawFn) -> list[Row]:
     rows = []
     for device in ("a1", "a2", "b1"):
         seq = 0
-        days = draw(st.lists(st.integers(-11, -1), unique=True, max_size=3).map(sorted))
+        most = draw(st.sampled_from([3, 3, 10]))
+        days = draw(st.lists(st.integers(-11, -1), unique=True, max_size=most).map(sorted))
         for day in (*days, 0):
             at_s = NOW_S + day * DAY_S + draw(st.integers(-20, 20))
             clock = draw(st.sampled_from([3, 3, 3, 1, 0]))
@@ -99,6 +100,7 @@ WINDOWS = st.builds(
     pieces=st.integers(1, 4),
     shuffled=st.booleans(),
     packed=st.booleans(),
+    look_back_days=st.sampled_from([0, 8, 14]),
     seed=st.integers(0, 1 << 16),
 )
 def test_any_pieces_in_any_order_give_what_all_reports_say(
@@ -110,6 +112,7 @@ def test_any_pieces_in_any_order_give_what_all_reports_say(
     pieces: int,
     shuffled: bool,
     packed: bool,
+    look_back_days: int,
     seed: int,
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -130,7 +133,9 @@ def test_any_pieces_in_any_order_give_what_all_reports_say(
     period = Period(NOW_S - 25, NOW_S + 25)
     truth = reference.points(rows, STINTS, POINTS, period, windows)
     for recompute in (False, True):
-        ledger = Ledger(connection, period, STINTS, windows, POINTS, recompute=recompute)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(point, "LOOK_BACK_DAYS", look_back_days)
+            ledger = Ledger(connection, period, STINTS, windows, POINTS, recompute=recompute)
         assert _seconds(ledger, "access-point") == truth
     for states in ledger.seconds("access-point").values():
         assert sum(states) == period.length_s
