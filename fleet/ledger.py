@@ -392,7 +392,7 @@ def misheard(
             "device, bssid",
             ("well",),
         )
-        for said in (point.KEPT, point.LEFT if expired else point.TOLD)
+        for said in (point.KEPT, point.told(connection, expired=expired))
     )
     rows = connection.execute(
         _DIFFERENCES.format(kept=kept, told=told, names="device, bssid, start_s, end_s, well"),

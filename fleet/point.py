@@ -119,7 +119,7 @@ def lay(
     execute = connection.execute
     said = KEPT
     if recompute:
-        execute(f"CREATE OR REPLACE TEMP TABLE recomputed_sighting AS {TOLD}")
+        execute(f"CREATE OR REPLACE TEMP TABLE recomputed_sighting AS {told(connection)}")
         said = "FROM recomputed_sighting"
     first_day = period.start_s // DAY_S
     low_s = (first_day - LOOK_BACK_DAYS) * DAY_S
@@ -167,9 +167,23 @@ _TOLD = f"""
 """
 
 _DIGITS = f"'.{{{2 * BSSID_BYTES}}}"
-TOLD = _TOLD.format(timed=clock.timed("report"), digits=_DIGITS)
-# The same where reports were let go, by what is still known of their boots.
-LEFT = _TOLD.format(timed=clock.timed("report", "boot"), digits=_DIGITS)
+
+
+def told(connection: duckdb.DuckDBPyConnection, *, expired: bool = False) -> str:
+    """Return SQL for the sightings that all reports tell of, as `KEPT` is of those that are kept.
+
+    Args:
+        connection: where `report` is; may be read-only.
+        expired: reports were let go: boots are timed by what is still known of them.
+    """
+    connection.execute(
+        "CREATE OR REPLACE TEMP VIEW hearing AS FROM report SEMI JOIN "
+        "(SELECT DISTINCT device FROM report WHERE heard_all IS NOT NULL) USING (device)"
+    )
+    timed = clock.timed("hearing", "boot" if expired else None)
+    return _TOLD.format(timed=timed, digits=_DIGITS)
+
+
 # What monitors saw, as long as there are reports.
 _SEEN = """
     SELECT point.subject, stay.number AS stay,

@@ -84,8 +84,9 @@ class Increment:
         self._connection = connection
         self._shelf = shelf
         self._piece = piece
-        self._rows = stretch.Rows(piece.columns)
         self._sky = air.Sky()
+        airs = self._sky.numbers([air.key(each) for each in piece.airs])
+        self._rows = stretch.Rows({**piece.columns, "air": airs[piece.columns["air"]]})
         # What stands in ranges of (board, time) from now on: one after the other, see `_lay`.
         self._laid: list[tuple[Columns, Columns]] = []
         self._heard: list[tuple[Columns, Columns]] = []
@@ -124,8 +125,6 @@ class Increment:
         """Return new stretches by (owner, first_seq), their owners' runs, and the known rows."""
         rows = self._rows.stretches()
         rows["owner"], rows["board"] = self._owners(rows)
-        airs = self._sky.numbers([air.key(each) for each in self._piece.airs])
-        rows["air"] = airs[rows["air"]]
         runs = self._columns(
             f"SELECT owner, {_but_owner(RUN)} FROM run JOIN owner USING (device, key_id) "
             "ORDER BY owner, first_seq"

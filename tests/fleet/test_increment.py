@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from firmware.linkreport import table
 from fleet import recompute
-from fleet.ledger import Ledger, differences
+from fleet.ledger import Ledger, differences, misheard
 from fleet.period import Period
 from fleet.stint import Window
 from fleet.store import increment, part, schema
@@ -64,6 +64,7 @@ def _pack(connection: duckdb.DuckDBPyConnection, folder: Path, before_s: int) ->
 
 def _assert_equal(connection: duckdb.DuckDBPyConnection) -> None:
     assert differences(connection, ALWAYS) == []
+    assert misheard(connection, ALWAYS) == []
 
 
 def _assert_recomputed(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
