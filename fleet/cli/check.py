@@ -23,7 +23,7 @@ from fleet.check import (
     check,
 )
 from fleet.cli import plugin
-from fleet.cli.output import city_option, emit, json_option, result
+from fleet.cli.output import bounds, city_option, emit, json_option, result
 from fleet.errors import NetzpulsError
 
 # Monitoring systems keep some kilobytes of what a plugin says.
@@ -55,15 +55,11 @@ _METRICS = ", ".join(METRICS)
     metavar="METRIC=RANGE",
     help="Critical when that metric is so.",
 )
-@click.option(
-    "-t",
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=1),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    metavar="S",
-    help="Seconds for all of it; then it is UNKNOWN.",
+@bounds(
+    DEFAULT_TIMEOUT_S,
+    "Seconds for all of it; then it is UNKNOWN.",
+    DEFAULT_PARALLEL,
+    short=("-t",),
 )
 @click.option(
     "-v",
@@ -83,14 +79,6 @@ _METRICS = ", ".join(METRICS)
     type=click.Choice(PARTS),
     multiple=True,
     help="Look at this alone; repeatable.  [default: all]",
-)
-@click.option(
-    "--parallel",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_PARALLEL,
-    show_default=True,
-    metavar="N",
-    help="How many gateways at a time.",
 )
 @click.option(
     plugin.CHECKMK, "for_checkmk", is_flag=True, help="Answer as a local check of Checkmk does."

@@ -17,7 +17,7 @@ from rich.text import Text
 from fleet import inventory, watch
 from fleet.cli import table
 from fleet.cli.login import unlock
-from fleet.cli.output import city_option, emit, json_option, progress
+from fleet.cli.output import bounds, city_option, emit, json_option, progress
 from fleet.collect import (
     DEFAULT_PARALLEL,
     DEFAULT_TIMEOUT_S,
@@ -35,22 +35,8 @@ from fleet.watch import DEFAULT_EVERY_S
     "--gateway", "gateways", multiple=True, metavar="ID", help="Only this one; repeatable."
 )
 @click.option("--again", is_flag=True, help="Read from the beginning; nothing is stored twice.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0.1),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    metavar="S",
-    help="Seconds that one gateway may take in all.",
-)
-@click.option(
-    "--parallel",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_PARALLEL,
-    show_default=True,
-    metavar="N",
-    help="How many gateways at a time.",
+@bounds(
+    DEFAULT_TIMEOUT_S, "Seconds that one gateway may take in all.", DEFAULT_PARALLEL, least_s=0.1
 )
 @click.option("--watch", "forever", is_flag=True, help="Go on, a round and a line every so often.")
 @click.option(

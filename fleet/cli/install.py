@@ -20,7 +20,7 @@ from rich.progress import (
 from rich.table import Column
 
 from fleet import inventory
-from fleet.cli.output import city_option, emit, json_option, progress
+from fleet.cli.output import bounds, city_option, emit, json_option, progress
 from fleet.errors import UsageError
 from fleet.install import operation, wheelhouse
 from fleet.install.layout import MACHINE_OF, PYTHON_OF
@@ -51,22 +51,8 @@ def _hosts(command: _Command) -> _Command:
             help="Who logs in: root, or one who may sudo without a password.",
         ),
         click.option("--dry-run", is_flag=True, help="Show the plan; change nothing."),
-        click.option(
-            "--timeout",
-            "timeout_s",
-            type=click.FloatRange(min=1),
-            default=DEFAULT_TIMEOUT_S,
-            show_default=True,
-            metavar="S",
-            help="Seconds that one host may take in all.",
-        ),
-        click.option(
-            "--parallel",
-            type=click.IntRange(1, 64),
-            default=DEFAULT_PARALLEL,
-            show_default=True,
-            metavar="N",
-            help="How many hosts at a time.",
+        bounds(
+            DEFAULT_TIMEOUT_S, "Seconds that one host may take in all.", DEFAULT_PARALLEL, "hosts"
         ),
         json_option,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,46 @@ city_option = click.option(
     show_default="this folder, or $NETZPULS_CITY",
     help="Folder with inventory.toml and registry.toml.",
 )
+
+
+def bounds(
+    timeout_s: float,
+    timeout_help: str,
+    parallel: int,
+    what: str = "gateways",
+    *,
+    least_s: float = 1,
+    short: Sequence[str] = (),
+) -> Callable[[Command], Command]:
+    """Add --timeout and --parallel, with these defaults; the arguments `timeout_s`, `parallel`.
+
+    Args:
+        timeout_s: how long, unless somebody says.
+        timeout_help: what may take so long.
+        parallel: how many at a time, unless somebody says.
+        what: how many of what.
+        least_s: what --timeout must be at least.
+        short: another name of --timeout.
+    """
+    timeout = click.option(
+        *short,
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=least_s),
+        default=timeout_s,
+        show_default=True,
+        metavar="S",
+        help=timeout_help,
+    )
+    many = click.option(
+        "--parallel",
+        type=click.IntRange(1, 64),
+        default=parallel,
+        show_default=True,
+        metavar="N",
+        help=f"How many {what} at a time.",
+    )
+    return lambda command: timeout(many(command))
 
 
 def emit(document: Mapping[str, Any], render: Callable[[], None], as_json: bool) -> None:

@@ -15,7 +15,7 @@ from fleet import inventory
 from fleet.audit import AUDIT_FILE
 from fleet.cli import table
 from fleet.cli.login import unlock
-from fleet.cli.output import city_option, emit, json_option, progress, result
+from fleet.cli.output import bounds, city_option, emit, json_option, progress, result
 from fleet.errors import UsageError
 from fleet.run import DEFAULT_PARALLEL, DEFAULT_TIMEOUT_S, Ran, RunError, choose, run
 
@@ -35,22 +35,10 @@ from fleet.run import DEFAULT_PARALLEL, DEFAULT_TIMEOUT_S, Ran, RunError, choose
     metavar="PATTERN",
     help="Only gateways whose id fits, such as gw-goethe or 'gw-*,!gw-test'; repeatable.",
 )
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=1),
-    default=DEFAULT_TIMEOUT_S,
-    show_default=True,
-    metavar="S",
-    help="Seconds on one gateway; then the command is ended there.",
-)
-@click.option(
-    "--parallel",
-    type=click.IntRange(1, 64),
-    default=DEFAULT_PARALLEL,
-    show_default=True,
-    metavar="N",
-    help="How many gateways at a time.",
+@bounds(
+    DEFAULT_TIMEOUT_S,
+    "Seconds on one gateway; then the command is ended there.",
+    DEFAULT_PARALLEL,
 )
 @click.option("-y", "--yes", is_flag=True, help="Do not ask before it runs on more than one.")
 @click.option("--dry-run", is_flag=True, help="Say what would run where; run nothing.")

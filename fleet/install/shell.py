@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import resources
 
 from fleet.errors import HostError
@@ -19,6 +18,7 @@ class Shell:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._sudo = False
 
     def run(self, script: str, *arguments: str, stdin: bytes = b"") -> str:
         """Run a script to its end and return what it printed.
@@ -31,10 +31,8 @@ class Shell:
         Raises: HostError: it failed, in its own words; or the connection broke.
         """
         host = self._session.host
-        sudo: Sequence[str] = () if host.user == "root" else ("sudo", "-n")
-        with self._session.command(
-            [*sudo, "sh", "-euc", script, "netzpuls", *arguments]
-        ) as command:
+        line = [*self._as_root(), "sh", "-euc", script, "netzpuls", *arguments]
+        with self._session.command(line) as command:
             command.send(stdin)
             said = command.stdout.read(_OUTPUT_BYTES + 1)
             if len(said) > _OUTPUT_BYTES:
@@ -44,6 +42,29 @@ class Shell:
                 )
             command.finish()
         return said.decode("utf-8", "replace")
+
+    def _as_root(self) -> list[str]:
+        """Return what makes a command one of root's.
+
+        Raises: HostError: nothing does.
+        """
+        session, host = self._session, self._session.host
+        if host.user == "root":
+            return []
+        if not self._sudo:
+            with session.command(["sudo", "-n", "true"]) as command:
+                command.send(b"")
+                command.stdout.read(_OUTPUT_BYTES)
+                code = command.wait()
+            if code != 0:
+                raise HostError(
+                    f"{host.label} ({host.name}): {host.user} cannot become root by sudo without a "
+                    "password",
+                    hint="as root there: apt-get install sudo; echo "
+                    f"'{host.user} ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/{host.user}",
+                )
+            self._sudo = True
+        return ["sudo", "-n"]
 
 
 def script(name: str) -> str:

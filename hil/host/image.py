@@ -35,7 +35,7 @@ from hil.archive import (
 
 SUITES = ("bookworm", "trixie")
 INSTALLED = ("systemd", "systemd-sysv", "dbus", "openssh-server", "ca-certificates", "iproute2")
-CACHED = ("python3", "python3-venv", "mosquitto")
+CACHED = ("python3", "python3-venv", "mosquitto", "sudo")
 _DPKG_OPTIONS = (
     "force-unsafe-io",
     "path-exclude=/usr/share/doc/*",
