@@ -79,11 +79,7 @@ def install(*, house: Path | None, as_json: bool, **asked: Any) -> int:
     services of systemd for broker and collector, certificates, limits for the journal. What is
     there already is left alone; run it again whenever you like, also after it was interrupted.
     """
-    city, gateways, options = _asked(**asked)
-    packages = _wheelhouse(house)
-    with _Display(options) as display:
-        found = operation.install(city, gateways, packages, options, display.show)
-    return _conclude(found, options, as_json)
+    return _install(house, as_json=as_json, anew=True, **asked)
 
 
 @click.command("upgrade")
@@ -94,10 +90,14 @@ def upgrade(*, house: Path | None, as_json: bool, **asked: Any) -> int:
 
     If it does not start on a host, that one goes back to what it ran.
     """
+    return _install(house, as_json=as_json, anew=False, **asked)
+
+
+def _install(house: Path | None, *, as_json: bool, anew: bool, **asked: Any) -> int:
     city, gateways, options = _asked(**asked)
     packages = _wheelhouse(house)
     with _Display(options) as display:
-        found = operation.upgrade(city, gateways, packages, options, display.show)
+        found = operation.install(city, gateways, packages, options, display.show, anew=anew)
     return _conclude(found, options, as_json)
 
 

@@ -115,32 +115,25 @@ def install(
     wheelhouse: Wheelhouse,
     options: Options,
     on_progress: Progress = lambda _: None,
+    *,
+    anew: bool = True,
 ) -> list[Done]:
     """Make hosts into gateways, or bring them to this release.
+
+    Args:
+        city: whose gateways.
+        gateways: which of them.
+        wheelhouse: where the release's packages are.
+        options: how.
+        on_progress: called from worker threads whenever something was done.
+        anew: also hosts that are no gateways yet; else these are refused.
 
     Raises: UsageError, ConfigurationError: the call or the city's folder is wrong; nothing was
         done. What happens to one host stands in its `Done`.
     """
 
     def planner(survey: Survey, wanted: Wanted) -> Plan:
-        release = wheelhouse.release(planning.target(survey, wanted))
-        return planning.install(survey, wanted, release)
-
-    prepared = _prepared(city, gateways, options)
-    return _Work(city, planner, options, on_progress, prepared).run(gateways)
-
-
-def upgrade(
-    city: Inventory,
-    gateways: Sequence[str],
-    wheelhouse: Wheelhouse,
-    options: Options,
-    on_progress: Progress = lambda _: None,
-) -> list[Done]:
-    """Bring gateways to this release; hosts that are none yet are refused."""
-
-    def planner(survey: Survey, wanted: Wanted) -> Plan:
-        if not survey.installed:
+        if not anew and not survey.installed:
             raise HostError(
                 f"nothing is installed on {wanted.label}",
                 hint=f"netzpuls gateway install {wanted.gateway}",
