@@ -23,6 +23,7 @@ BENCHMARKS = (
     "desk",
     "tray",
     "ledger",
+    "point",
     "install",
     "fanout",
     "pull",
