@@ -79,6 +79,9 @@ ROWS = st.builds(
     reason=st.integers(0, 2),
     gateway_reason=REASONS,
     internet_reason=REASONS,
+    heard_all=st.none(),
+    heard_well=st.none(),
+    heard_weakly=st.none(),
 )
 WINDOWS = st.builds(
     Window,
