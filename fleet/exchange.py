@@ -3,8 +3,9 @@
     device,time_s,seq,period_s,state,layer,reason
     np-240ac4000010,1793404860,1,60,up,,ok
 
-Rows go through one by one, so memory stays bounded however large a file is. What is no report is
-not guessed at: it goes to a file of rejects with its line and the reason.
+Rows go through some hundreds at a time, so memory stays bounded however large a file is. Where all
+of them are plainly reports they are taken by columns, else one by one. What is no report is not
+guessed at: it goes to a file of rejects with its line and the reason.
 
 Source: docs/import.md.
 """
@@ -18,12 +19,14 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
+import numpy as np
+from numpy.typing import NDArray
 
 from firmware.linkreport import table, term
 from fleet.errors import READABLE, OutputError, UsageError
@@ -35,11 +38,16 @@ from fleet.text import printable
 FORMATS = (".parquet", ".csv", ".jsonl")
 GATEWAY = "import"
 _PIECE_ROWS = 100_000
+# One row that is not plainly a report has so many taken one by one.
+_CHUNK_ROWS = 500
+# So few different texts are looked at one by one.
+_FEW = 64
 # So far a board's clock may go ahead of ours.
 _AHEAD_S = 86_400
 _LINE_LIMIT = 1 << 20
 _MOST_REASONS = 100
 _WHOLE = re.compile(r"-?[0-9]{1,20}")
+_WHOLE_LINES = re.compile(r"-?[0-9]{1,18}(\n-?[0-9]{1,18})*")
 _DEVICE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NEEDED = ("device", "time_s", "seq", "period_s", "state")
 _STATES = {name: number for number, name in enumerate(term.STATES[: table.DOWN + 1])}
@@ -102,18 +110,16 @@ def take(
         StoreError: the store cannot be written. OutputError: the rejects cannot.
     """
     found = Imported()
-    readers = [(path, _rows(path)) for path in files]
+    readers = [(path, *_rows(path)) for path in files]
     if dry_run:
-        for path, rows in readers:
-            for _ in _reports(path, rows, rejects, found):
-                pass
-            on_progress(path, found)
+        for path, names, rows in readers:
+            for _ in _pieces(_Source(path, names, rejects), rows, found):
+                on_progress(path, found)
         return found
     with Store(city).writing() as writer:
-        for path, rows in readers:
-            reports = _reports(path, rows, rejects, found)
-            while piece := list(itertools.islice(reports, _PIECE_ROWS)):
-                ingested = writer.take(pieces.piece(piece))
+        for path, names, rows in readers:
+            for piece in _pieces(_Source(path, names, rejects), rows, found):
+                ingested = writer.take(piece)
                 found.new += ingested.new
                 found.duplicates += ingested.duplicates + ingested.forks
                 on_progress(path, found)
@@ -157,19 +163,33 @@ def give(city: Path, path: Path) -> int:
 
 
 Values = Mapping[str, object]
+# Values, by name or in the order of the names that hold for all rows; or what is wrong with them.
+Row = tuple[int, Values | Sequence[object] | str]
+Names = Sequence[str] | None
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Values | str]]:
-    """Return (line, values or what is wrong with it) of a file, which is looked into at once."""
+@dataclass(frozen=True)
+class _Source:
+    """A file, the names of its columns if they hold for all rows, and where its rejects go."""
+
+    path: Path
+    names: Names
+    rejects: Path
+
+
+def _rows(path: Path) -> tuple[Names, Iterator[Row]]:
+    """Return the names of a file's columns and its rows; it is looked into at once."""
     reader = {".csv": _csv, ".jsonl": _json_lines, ".parquet": _parquet}.get(path.suffix)
     if reader is None:
         raise _unknown_format(path)
     rows = reader(path)
     try:
+        _, names = next(rows)
         first = next(rows, None)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=READABLE) from None
-    return itertools.chain([first] if first else [], rows)
+    rest = itertools.chain([first] if first else [], rows)
+    return cast("Names", names), cast("Iterator[Row]", rest)
 
 
 _HINT = "docs/import.md says which columns there are"
@@ -192,7 +212,11 @@ def _check_columns(path: Path, names: set[str]) -> None:
         )
 
 
-def _csv(path: Path) -> Iterator[tuple[int, Values | str]]:
+# Each tells the names of its columns first.
+Told = Iterator[Row | tuple[int, Names]]
+
+
+def _csv(path: Path) -> Told:
     # What is no UTF-8 becomes a sign that no value may have. Spreadsheets begin with a mark.
     with path.open(newline="", encoding="utf-8-sig", errors="replace") as stream:
         reader = csv.reader(stream)
@@ -204,6 +228,7 @@ def _csv(path: Path) -> Iterator[tuple[int, Values | str]]:
         if len(set(header)) < len(header):
             twice = next(name for name in header if header.count(name) > 1)
             raise UsageError(f"{path}: column {twice} stands there twice", hint=_HINT)
+        yield 0, header
         while True:
             try:
                 cells = next(reader)
@@ -213,13 +238,14 @@ def _csv(path: Path) -> Iterator[tuple[int, Values | str]]:
                 yield reader.line_num, f"no CSV: {error}"
                 continue
             if len(cells) == len(header):
-                yield reader.line_num, dict(zip(header, cells, strict=True))
+                yield reader.line_num, cells
             else:
                 yield reader.line_num, f"{len(cells)} fields where the header has {len(header)}"
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Values | str]]:
+def _json_lines(path: Path) -> Told:
     with path.open(encoding="utf-8", errors="replace") as stream:
+        yield 0, None
         for number, line in enumerate(iter(lambda: stream.readline(_LINE_LIMIT), ""), 1):
             try:
                 values = json.loads(line)
@@ -231,17 +257,16 @@ def _json_lines(path: Path) -> Iterator[tuple[int, Values | str]]:
                 yield number, "this is no JSON object"
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, Values | str]]:
+def _parquet(path: Path) -> Told:
     with path.open("rb"), duckdb.connect() as connection:
         try:
             cursor = connection.execute("SELECT * FROM read_parquet($1)", [str(path)])
             names = [each[0] for each in cursor.description or ()]
             _check_columns(path, set(names))
-            number = 0
+            yield 0, names
+            numbers = itertools.count(1)
             while rows := cursor.fetchmany(10_000):
-                for row in rows:
-                    number += 1
-                    yield number, dict(zip(names, row, strict=True))
+                yield from zip(numbers, rows, strict=False)
         except duckdb.Error as error:
             said = printable(str(error).partition("\n")[0], 200)
             raise UsageError(
@@ -250,15 +275,43 @@ def _parquet(path: Path) -> Iterator[tuple[int, Values | str]]:
             ) from None
 
 
+def _pieces(source: _Source, rows: Iterator[Row], found: Imported) -> Iterator[pieces.Piece]:
+    """Yield pieces for the store; write down the rows that are no reports."""
+    now_s = int(time.time())
+    parts: list[pieces.Piece] = []
+    count = 0
+    while some := list(itertools.islice(rows, _CHUNK_ROWS)):
+        found.rows += len(some)
+        part = _columns(source.names, some, now_s)
+        if part is not None:
+            parts.append(part)
+        else:
+            for at in range(0, len(some), _FEW):
+                few = some[at : at + _FEW]
+                part = _columns(source.names, few, now_s)
+                if part is None:
+                    part = pieces.piece(_reports(source, few, now_s, found))
+                parts.append(part)
+        count += len(some)
+        if count >= _PIECE_ROWS:
+            yield pieces.joined(parts)
+            parts, count = [], 0
+    if parts:
+        yield pieces.joined(parts)
+
+
 def _reports(
-    path: Path, rows: Iterator[tuple[int, Values | str]], rejects: Path, found: Imported
+    source: _Source, rows: list[Row], now_s: int, found: Imported
 ) -> Iterator[tuple[object, ...]]:
     """Yield rows for the store; write down those that are none."""
-    now_s = int(time.time())
-    for number, values in rows:
-        found.rows += 1
-        said = values
-        if not isinstance(values, str):
+    for number, told in rows:
+        said = told
+        if not isinstance(told, str):
+            values = (
+                told
+                if isinstance(told, Mapping)
+                else dict(zip(source.names or (), told, strict=True))
+            )
             try:
                 report = _report(values, now_s)
             except ValueError as error:
@@ -270,15 +323,163 @@ def _reports(
         reason = printable(str(said), 200)
         if reason in found.reasons or len(found.reasons) < _MOST_REASONS:
             found.reasons[reason] = found.reasons.get(reason, 0) + 1
-        entry = {"file": path.name, "line": number, "reason": reason}
+        entry = {"file": source.path.name, "line": number, "reason": reason}
         try:
-            with rejects.open("a", encoding="utf-8") as stream:
+            with source.rejects.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(entry, ensure_ascii=False) + "\n")
         except OSError as fault:
             raise OutputError(
-                f"cannot write {rejects}: {fault.strerror}",
+                f"cannot write {source.rejects}: {fault.strerror}",
                 hint="look at free space and rights there, or name another with --rejects",
             ) from None
+
+
+# -- rows that are plainly reports, by columns ------------------------------------------------
+
+Numbers = tuple[NDArray[np.int64], NDArray[np.bool_]]
+
+
+def _columns(names: Names, rows: list[Row], now_s: int) -> pieces.Piece | None:
+    """Return rows as `_report` would take each of them, None where that is not plain."""
+    told = [each for _, each in rows]
+    if any(isinstance(each, str) for each in told):
+        return None
+    if names is None:
+        values = cast("list[Values]", told)
+        names = list(values[0])
+        if any(each.keys() != values[0].keys() for each in values):
+            return None
+        by_name = {name: [each[name] for each in values] for name in names}
+    else:
+        by_name = dict(zip(names, map(list, zip(*told, strict=True)), strict=True))
+    if not {*_NEEDED} <= by_name.keys() <= _KNOWN:
+        return None
+    if any(value not in (None, "") for name in schema.HEARD for value in by_name.get(name, ())):
+        return None
+    origins = _origins(by_name["device"], by_name.get("bssid") or [None] * len(rows))
+    given: dict[str, Numbers] = {}
+    for name in by_name.keys() & pieces.NUMBERS.keys():
+        numbers = _numbers(name, by_name[name])
+        if numbers is None:
+            return None
+        given[name] = numbers
+    if origins is None or not all(given[name][1].all() for name in _NEEDED if name != "device"):
+        return None
+    time_s = given["time_s"][0]
+    if not (time_s.all() and given["period_s"][0].all() and (time_s <= now_s + _AHEAD_S).all()):
+        return None
+    return _filled(origins, given, now_s)
+
+
+def _origins(
+    devices: list[object], bssids: list[object]
+) -> tuple[list[pieces.Origin], list[int]] | None:
+    """Return what `fleet.store.piece` calls origins, and which each row has."""
+    numbers: dict[tuple[object, object], int] = {}
+    try:
+        which = [
+            numbers.setdefault(each, len(numbers)) for each in zip(devices, bssids, strict=True)
+        ]
+    except TypeError:  # a list or an object
+        return None
+    found: list[pieces.Origin] = []
+    for device, bssid in numbers:
+        if not isinstance(device, str) or not _DEVICE.fullmatch(device):
+            return None
+        try:
+            address = _addresses("bssid", bssid) if bssid not in (None, "") else None
+        except ValueError:
+            return None
+        found.append((device, GATEWAY, address if address != bytes(6) else None))
+    return found, which
+
+
+def _numbers(name: str, values: list[object]) -> Numbers | None:
+    """Return a column as `_value` has it, 0 where nothing stands, and where something does."""
+    kinds = {*map(type, values)}
+    if type(None) in kinds or "" in values:
+        there = np.array([value is not None and value != "" for value in values], np.bool_)
+        kinds.discard(type(None))
+    else:
+        there = np.ones(len(values), np.bool_)
+    try:
+        if kinds == {str}:
+            numbers = _spelled(name, cast("list[str | None]", values))
+        elif kinds == {int} or not kinds:
+            whole = values if there.all() else [value or 0 for value in values]
+            numbers = np.array(whole, np.int64)
+        else:
+            return None
+    except (ValueError, OverflowError):
+        return None
+    kind = schema.COLUMNS[name]
+    most = table.DOWN if name == "state" else _MOST[kind]
+    least = -128 if kind == "TINYINT" else 0
+    if len(numbers) != len(values) or ((numbers < least) | (numbers > most)).any():
+        return None
+    return numbers, there
+
+
+def _spelled(name: str, values: list[str | None]) -> NDArray[np.int64]:
+    """Return texts as numbers.
+
+    Raises: ValueError: one of them is none.
+    """
+    distinct = {*values} - {None, ""}
+    if name in _NAMED or len(distinct) <= _FEW:
+        kind = schema.COLUMNS[name]
+        meant: dict[str | None, int] = {None: 0, "": 0}
+        meant |= {text: int(str(_value(name, kind, text))) for text in distinct}
+        return np.fromiter(map(meant.__getitem__, values), np.int64, len(values))
+    text = "\n".join(value or "0" for value in values)
+    if not _WHOLE_LINES.fullmatch(text):
+        raise ValueError("no whole numbers")
+    return np.array(text.split("\n"), np.int64)
+
+
+def _filled(
+    origins: tuple[list[pieces.Origin], list[int]], given: dict[str, Numbers], now_s: int
+) -> pieces.Piece:
+    """Return a piece; what was left out is as `_fill` has it."""
+    count = len(origins[1])
+
+    def filled(name: str, default: NDArray[Any] | int) -> NDArray[Any]:
+        numbers, there = given.get(name, (default, np.zeros(count, np.bool_)))
+        return np.where(there, numbers, default)
+
+    state = given["state"][0]
+    works = (state == table.UP) | (state == table.DEGRADED)
+    layer = filled("layer", 0)
+    reason = filled("reason", np.where(works, table.OK, table.UNTESTED))
+    internet = np.where(works, table.OK, np.where(layer == table.INTERNET, reason, table.UNTESTED))
+    defaults: dict[str, NDArray[Any] | int] = dict.fromkeys(_REASON_COLUMNS, table.UNTESTED)
+    for name, (_, nothing) in schema.MEASURED.items():
+        if isinstance(nothing, int):
+            defaults[name] = nothing
+    defaults |= {
+        "layer": layer,
+        "reason": reason,
+        "internet_reason": internet,
+        "gateway_reason": np.where(internet == table.UNTESTED, table.UNTESTED, table.OK),
+        "received_s": now_s,
+        "key_id": 1,
+        "oldest_seq": 1,
+        "boot": 0,
+        "uptime_cs": given["time_s"][0] * 100 % (1 << 32),
+        "clock": table.CLOCK_NTP,
+        "confidence_percent": 100,
+    }
+    columns: dict[str, NDArray[Any]] = {
+        name: filled(name, defaults.get(name, 0)).astype(kind)
+        for name, kind in pieces.NUMBERS.items()
+    }
+    columns["origin"] = np.array(origins[1], np.int64)
+    columns["air"] = np.zeros(count, np.int64)
+    columns["link"] = columns["tag"] = np.full(count, NO_SEAL, np.uint64)
+    return pieces.Piece(origins[0], [(None, None, None)], columns)
+
+
+# -- one row --------------------------------------------------------------------------------
 
 
 def _report(values: Values, now_s: int) -> tuple[object, ...]:

@@ -89,3 +89,27 @@ def piece(rows: Iterable[Sequence[Any]]) -> Piece:
         for device, gateway, bssid in numbers
     ]
     return Piece(origins, list(heard), columns, raw)
+
+
+def joined(parts: Sequence[Piece]) -> Piece:
+    """Return pieces as one, in their order."""
+    if len(parts) == 1:
+        return parts[0]
+    origins: list[Origin] = []
+    airs: list[Heard] = []
+    moved: list[dict[str, NDArray[Any]]] = []
+    for part in parts:
+        columns = dict(part.columns)
+        columns["origin"] = columns["origin"] + len(origins)
+        columns["air"] = columns["air"] + len(airs)
+        origins += part.origins
+        airs += part.airs
+        moved.append(columns)
+    columns = {name: np.concatenate([each[name] for each in moved]) for name in moved[0]}
+    raw = None
+    if any(part.raw is not None for part in parts):
+        nothing = [np.full(len(part), None, object) for part in parts]
+        raw = np.concatenate(
+            [p.raw if p.raw is not None else n for p, n in zip(parts, nothing, strict=True)]
+        )
+    return Piece(origins, airs, columns, raw)

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 import fleet.cli
 from firmware.linkreport import table
@@ -17,6 +19,8 @@ from fleet.errors import StoreError, UsageError
 from fleet.inventory import Inventory
 from fleet.period import Period
 from fleet.store import Store
+from fleet.store import piece as pieces
+from fleet.store.piece import Piece
 from fleet.verify import verify
 from tests.fleet.town import DAY_S, LINE_CUT, TestBoard, Town, fill_store
 
@@ -249,3 +253,78 @@ def test_export_says_how_many(
     nowhere = str(tmp_path / "no" / "out.csv")
     assert _run("fleet", "export", "raw", nowhere, "--city", str(city.folder)) == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+# Of each column what is plain, what a board may say, and what no board would.
+_ODD = st.sampled_from([None, "", " 5", "-1", "1.0", 1.0, True, "x", "1\n2", "٣", 1 << 70, [], {}])
+_FIELDS: dict[str, st.SearchStrategy[object]] = {
+    "device": st.sampled_from(["np-1", "np-2"]),
+    "site": st.just("goethe-schule"),
+    "time_s": st.integers(DAY_S, DAY_S + 9999),
+    "seq": st.integers(1, 99),
+    "period_s": st.sampled_from([60, 300]),
+    "state": st.sampled_from(["up", "down", "degraded", 1, 3, "2"]),
+    "layer": st.sampled_from(["", "internet", "radio", 7, None]),
+    "reason": st.sampled_from(["ok", "no-lease", 70, None, ""]),
+    "internet_reason": st.sampled_from(["ok", "connect-timeout", None]),
+    "gateway_reason": st.sampled_from([1, "", None]),
+    "rssi_dbm": st.one_of(st.none(), st.integers(-128, 127)),
+    "bssid": st.sampled_from([None, "", "020000000001", "000000000000"]),
+    "heap_free_bytes": st.integers(0, 1 << 32),
+    "uptime_cs": st.one_of(st.none(), st.integers(0, 1 << 20)),
+    "heard_well": st.sampled_from([None, None, "020000000001"]),
+}
+
+
+@st.composite
+def _tables(draw: st.DrawFn) -> list[dict[str, object]]:
+    always = ["device", "time_s", "seq", "period_s", "state"]
+    more = draw(st.lists(st.sampled_from(sorted(_FIELDS)), unique=True))
+    names = list(dict.fromkeys([*always, *more]))
+    as_text = draw(st.booleans())
+    rows = []
+    for _ in range(draw(st.integers(1, 70))):
+        row = {name: draw(_FIELDS[name]) for name in names}
+        if as_text:
+            row = {n: "" if value is None else str(value) for n, value in row.items()}
+        rows.append(row)
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1]))):
+        draw(st.sampled_from(rows))[draw(st.sampled_from([*names, "odd"]))] = draw(_ODD)
+    return rows
+
+
+def _said(piece: Piece) -> list[tuple[object, ...]]:
+    """Return a piece's rows, whatever numbers its origins have."""
+    names = sorted(piece.columns.keys() - {"origin", "air"})
+    columns = [piece.columns[name].tolist() for name in names]
+    origins = [piece.origins[n] for n in piece.columns["origin"]]
+    airs = [piece.airs[n] for n in piece.columns["air"]]
+    return list(zip(origins, airs, *columns, strict=True))
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=_tables())
+def test_rows_by_columns_are_the_rows_one_by_one(rows: list[dict[str, object]]) -> None:
+    now_s = DAY_S + 5000 - 86_400
+    by_columns = exchange._columns(None, list(enumerate(rows)), now_s)
+    names = list(rows[0])
+    if all(row.keys() == rows[0].keys() for row in rows):
+        cells = [(number, list(row.values())) for number, row in enumerate(rows)]
+        again = exchange._columns(names, cells, now_s)
+        assert (again is None) == (by_columns is None)
+        assert again is None or by_columns is None or _said(again) == _said(by_columns)
+    found = []
+    for row in rows:
+        try:
+            found.append(exchange._report(row, now_s))
+        except ValueError:
+            assert by_columns is None
+            return
+    if by_columns is None:  # not plain, as far as it was seen: never so without a reason
+        event("one by one")
+        heard = any(row.get("heard_well") for row in rows)
+        mixed = any(len({*map(type, (r.get(n) for r in rows))} - {type(None)}) > 1 for n in rows[0])
+        assert heard or mixed or any(row.keys() != rows[0].keys() for row in rows)
+        return
+    assert _said(by_columns) == _said(pieces.piece(found))
+    assert _said(pieces.joined([by_columns, pieces.piece(found)])) == 2 * _said(by_columns)
