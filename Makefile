@@ -57,8 +57,8 @@ matrix: setup  ## every fault in the network lab, and what the boards say
 soak: setup  ## a simulated week of one board with faults and power cuts
 	@$(BIN)/python -m tests.board.soak
 
-bench: setup scale  ## measure this machine, as JSON
-	@$(BIN)/python -m benchmarks
+bench: setup scale  ## measure this machine, as JSON; ONLY="ledger point" for some
+	@$(BIN)/python -m benchmarks $(ONLY)
 
 lock:  ## renew requirements/*.lock from pyproject.toml (needs uv)
 	@./requirements/lock.sh $(UV)

@@ -291,7 +291,8 @@ def _by_time(boards: int) -> int:
 
 def _import(folder: Path) -> dict[str, int]:
     """Import a day's first reports from each format; rows a second."""
-    first = min((Store(folder).folder / "report").glob("*/*.parquet"))
+    days = (Store(folder).folder / "report").glob("*/*.parquet")
+    first = max(days, key=lambda path: path.stat().st_size)
     found: dict[str, int] = {}
     for ending, form in (("parquet", "FORMAT parquet"), ("csv", "FORMAT csv, HEADER")):
         path = folder / f"import.{ending}"
