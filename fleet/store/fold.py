@@ -115,18 +115,19 @@ def joint(*parts: Mapping[str, NDArray[Any]]) -> Columns:
 # -- which reports are new -------------------------------------------------------------------
 
 
-def fresh(rows: Columns, runs: Mapping[str, Ints]) -> tuple[Columns, Bools, Bools]:
+def fresh(
+    rows: Columns, runs: Mapping[str, Ints], *, in_order: bool
+) -> tuple[Columns, Bools, Bools]:
     """Return stretches by (owner, first_seq), which of them are known, and which only in part.
 
-    Known is what lies in a run, or in another stretch that came before. `runs` are sorted by
-    (owner, first_seq). Of what is in part known or lies across others nobody can tell before it
-    is taken apart.
+    Known is what lies in a run, or in another stretch that came before; of one whose reports did
+    not follow one another in the piece (`in_order`) that is not told. `runs` are sorted by (owner,
+    first_seq). Of what is in part known or lies across others nobody can tell before it is taken
+    apart.
     """
     key = rows["owner"] << 32 | rows["first_seq"]
-    if not (
-        (key[1:] > key[:-1]) | ((key[1:] == key[:-1]) & (rows["first"][1:] > rows["first"][:-1]))
-    ).all():
-        rows = take(rows, np.lexsort((rows["first"], key)))
+    if not (key[1:] > key[:-1]).all():
+        rows = take(rows, np.lexsort((rows["row"], key)))
         key = rows["owner"] << 32 | rows["first_seq"]
     last = rows["owner"] << 32 | rows["last_seq"]
     # Of those that begin before it, the one that reaches farthest: it alone can have it whole.
@@ -134,7 +135,9 @@ def fresh(rows: Columns, runs: Mapping[str, Ints]) -> tuple[Columns, Bools, Bool
     farther = np.ones(len(key), np.bool_)
     farther[1:] = last[1:] > reached[:-1]
     holder = np.maximum.accumulate(np.where(farther, np.arange(len(key)), 0))
-    known = ~farther & (rows["first"][holder] < rows["first"])
+    known = ~farther & (rows["row"][holder] < rows["row"])
+    if not in_order:
+        known &= (rows["first"] == rows["last"])[holder]
     over = np.zeros(len(key), np.bool_)
     over[1:] = (key[1:] <= reached[:-1]) & ~known[1:]
     if len(runs["owner"]):

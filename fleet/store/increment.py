@@ -132,7 +132,7 @@ class Increment:
         known = [self._rows.known]
         parted = True
         while parted:
-            rows, old, over = fold.fresh(rows, runs)
+            rows, old, over = fold.fresh(rows, runs, in_order=self._rows.in_order)
             known.append(self._rows.numbers(fold.take(rows, old)))
             rows, over = fold.take(rows, ~old), over[~old]
             parted = bool(over.any())

@@ -36,11 +36,13 @@ class Rows:
 
     Attributes:
         known: the rows of which the piece holds another one before, as far as that was seen.
+        in_order: stretches are made of rows that follow one another in the piece.
     """
 
     def __init__(self, columns: Mapping[str, NDArray[Any]]) -> None:
         self._columns = columns
         self._order: Ints | None = None
+        self.in_order = True
         self.known = np.zeros(0, np.int64)
         self._starts = _starts(columns)
         if len(self._starts) * _CROWD > len(columns["seq"]):
@@ -53,7 +55,7 @@ class Rows:
             return
         order = np.argsort(key, kind="stable")
         again = ~fold.begins(key[order], columns["key_id"][order])
-        self.known, self._order = order[again], order[~again]
+        self.known, self._order, self.in_order = order[again], order[~again], False
         self._columns = {name: columns[name][self._order] for name in _NEEDED}
         self._starts = _starts(self._columns)
 
@@ -88,7 +90,8 @@ class Rows:
 
     def _of(self, first: Ints, last: Ints) -> Columns:
         columns = self._columns
-        found: Columns = {"first": first, "last": last}
+        row = first if self._order is None else self._order[first]
+        found: Columns = {"first": first, "last": last, "row": row}
         for name in ("link", "clock", *_SAME):
             found[name] = columns[name][first]
         found["tag"] = columns["tag"][last]

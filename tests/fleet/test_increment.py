@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -263,3 +264,35 @@ def test_many_boards_changed_at_their_end_and_before_it_keep_their_intervals(
 
 
 _INTERVALS = "SELECT count(*), sum(start_s)::HUGEINT, sum(end_s)::HUGEINT FROM interval"
+
+
+def test_of_reports_under_one_number_the_first_in_the_piece_counts(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    """Although it came by another gateway, and all others of the board follow one another."""
+    rows = [
+        _up(device, seq, NOW_S + 60 * seq)._replace(uptime_cs=6000 * seq)
+        for seq in range(1, 30)
+        for device in ("a1", "b1")
+    ]
+    other = rows[20]._replace(state=table.DOWN)
+    for at, states in ((0, {1, 3}), (len(rows), {1})):
+        _clear(connection)
+        piece = piece_of([*rows[:at], other, *rows[at:]])
+        columns = dict(piece.columns)
+        columns["origin"] = columns["origin"].copy()
+        columns["origin"][at] = len(piece.origins)
+        origins = [*piece.origins, (other.device, "gw-2", None)]
+        piece = dataclasses.replace(piece, origins=origins, columns=columns)
+        added = increment.add(connection, Shelf(connection, Path()), piece)
+        assert (added.new, added.known.tolist()) == (len(rows), [len(rows) if at else 21])
+        Shelf(connection, Path()).show()
+        _assert_equal(connection)
+        said = connection.execute("SELECT DISTINCT state FROM interval WHERE device = 'a1'")
+        assert {state for (state,) in said.fetchall()} == states
+
+
+def test_a_piece_of_nothing_changes_nothing(connection: duckdb.DuckDBPyConnection) -> None:
+    _clear(connection)
+    assert increment.add(connection, Shelf(connection, Path()), piece_of([])).new == 0
+    assert connection.execute("SELECT count(*) FROM run").fetchall() == [(0,)]
