@@ -70,6 +70,7 @@ class Imported:
 
     Attributes:
         rejected: rows that are no reports; they stand in the file of rejects.
+        devices: of which boards there were reports.
     """
 
     rows: int = 0
@@ -77,6 +78,7 @@ class Imported:
     duplicates: int = 0
     rejected: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+    devices: set[str] = field(default_factory=set)
 
     def document(self) -> dict[str, Any]:
         """Return it as `--json` prints it."""
@@ -113,13 +115,15 @@ def take(
     readers = [(path, *_rows(path)) for path in files]
     if dry_run:
         for path, names, rows in readers:
-            for _ in _pieces(_Source(path, names, rejects), rows, found):
+            for piece in _pieces(_Source(path, names, rejects), rows, found):
+                found.devices.update(device for device, *_ in piece.origins)
                 on_progress(path, found)
         return found
     with Store(city).writing() as writer:
         for path, names, rows in readers:
             for piece in _pieces(_Source(path, names, rejects), rows, found):
                 ingested = writer.take(piece)
+                found.devices.update(device for device, *_ in piece.origins)
                 found.new += ingested.new
                 found.duplicates += ingested.duplicates + ingested.forks
                 on_progress(path, found)

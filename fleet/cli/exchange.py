@@ -48,8 +48,18 @@ def import_command(
     found = exchange.take(known.folder, list(files), rejects, show, dry_run=dry_run)
     done = "checked" if dry_run else f"{found.new:,} new, {found.duplicates:,} duplicates"
     line = f"{found.rows:,} rows: {done}, {found.rejected:,} rejected"
+    strangers = sorted(found.devices - known.boards.keys())
+    if strangers:
+        named = ", ".join(strangers[:5]) + (" …" if len(strangers) > 5 else "")
+        progress.print(
+            f"{len(strangers):,} of {len(found.devices):,} boards are not in the registry: "
+            f"{named}; fleet uptime tells of them apart until they are",
+            markup=False,
+            soft_wrap=True,
+        )
+    document = found.document() | {"unregistered_boards": strangers}
     if not found.rejected:
-        emit(found.document(), lambda: result.print(line, soft_wrap=True), as_json)
+        emit(document, lambda: result.print(line, soft_wrap=True), as_json)
         return 0
     reason, count = max(found.reasons.items(), key=lambda item: item[1])
     error = RejectedError(
@@ -58,7 +68,7 @@ def import_command(
         hint=f"{rejects} names each; correct the rows and import the file again",
     )
     emit(
-        error.document() | found.document(),
+        error.document() | document,
         lambda: result.print(line, soft_wrap=True),
         as_json,
     )

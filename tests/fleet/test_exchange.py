@@ -82,6 +82,21 @@ def test_the_least_columns_are_enough(tmp_path: Path, city: Inventory) -> None:
     assert verify(city.folder).differences == ()
 
 
+def test_boards_that_the_registry_does_not_know_are_named(
+    tmp_path: Path, city: Inventory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*_minutes("np-240ac4000010", 2), *_minutes("np-240ac40000ff", 2)]
+    path = _csv(tmp_path / "a.csv", *rows)
+    for more in (["--dry-run"], []):
+        call = ("fleet", "import", str(path), "--city", str(city.folder), "--json", *more)
+        assert _run(*call) == 0
+        captured = capsys.readouterr()
+        assert json.loads(captured.out)["unregistered_boards"] == ["np-240ac40000ff"]
+        assert "1 of 2 boards are not in the registry: np-240ac40000ff" in captured.err
+    told = uptime.find(city, HOUR).document()["unregistered_boards"]
+    assert [each["board"] for each in told] == ["np-240ac40000ff"]
+
+
 def test_rows_that_are_no_reports_are_named(
     tmp_path: Path, city: Inventory, capsys: pytest.CaptureFixture[str]
 ) -> None:
