@@ -105,6 +105,7 @@ def _kept(
     found: Columns = connection.execute(
         f"SELECT list_position($1::VARCHAR[], device)::BIGINT - 1 AS board, {names} FROM {table} "
         "WHERE device IN (SELECT unnest($1::VARCHAR[])) AND start_s < end_s "
+        f"AND end_s <= {END_S} "
         f"AND start_s >= {NEVER_S} AND start_s < $2 ORDER BY board, start_s",
         [boards, before_s],
     ).fetchnumpy()

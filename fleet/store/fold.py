@@ -175,7 +175,8 @@ def runs_with(rows: Mapping[str, NDArray[Any]], runs: Mapping[str, NDArray[Any]]
     starts = every["owner"] << 32 | every["first_seq"]
     ends = every["owner"] << 32 | every["last_seq"]
     follows = np.zeros(len(starts), np.bool_)
-    follows[1:] = starts[1:] == ends[:-1] + 1
+    # The last number of one owner is no neighbour of the first of the next.
+    follows[1:] = (starts[1:] == ends[:-1] + 1) & (every["owner"][1:] == every["owner"][:-1])
     broken = every["breaks"].copy()
     broken[1:] += follows[1:] & _breaks(every["tag"][:-1], every["link"][1:])
     first = np.flatnonzero(~follows)

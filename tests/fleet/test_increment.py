@@ -296,3 +296,13 @@ def test_a_piece_of_nothing_changes_nothing(connection: duckdb.DuckDBPyConnectio
     _clear(connection)
     assert increment.add(connection, Shelf(connection, Path()), piece_of([])).new == 0
     assert connection.execute("SELECT count(*) FROM run").fetchall() == [(0,)]
+
+
+def test_the_highest_number_of_one_board_is_no_neighbour_of_the_next_board(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    _clear(connection)
+    piece = piece_of([_up("a1", (1 << 32) - 1, NOW_S), _up("b1", 1, NOW_S)])
+    piece.columns["seq"][1] = 0
+    assert increment.add(connection, Shelf(connection, Path()), piece).new == 2
+    assert increment.add(connection, Shelf(connection, Path()), piece).new == 0
